@@ -1,0 +1,5 @@
+"""`python -m knocker`, the same as the command `knocker`."""
+
+from knocker.cli import main
+
+main()

@@ -1,0 +1,180 @@
+"""IP addresses and networks in one canonical form, and sets of networks that are looked up by prefix length.
+
+Every address of the product passes through here once, at the door. An IPv4 address that is written as an
+IPv4-mapped IPv6 one (``::ffff:1.2.3.4``) is the IPv4 address everywhere; no other mapping is undone
+(contract 3.1), since 6to4, Teredo and NAT64 let the sender choose what is embedded.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_MAPPED = 0xFFFF  # the upper 96 bits of ::ffff:0:0/96, RFC 4291 2.5.5.2
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """One host: `bits` is 32 or 128, `value` the address as a number."""
+
+    bits: int
+    value: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read one address without prefix, port or zone; raises ValueError for anything else."""
+        if ":" not in text:
+            return cls(32, int(ipaddress.IPv4Address(text)))
+        if "%" in text:  # ipaddress takes any text for a zone, even a line break
+            raise ValueError("an address with a zone")
+        return _unmapped(int(ipaddress.IPv6Address(text)))
+
+    def __str__(self) -> str:
+        """The text of RFC 5952."""
+        return str(ipaddress.IPv4Address(self.value) if self.bits == 32 else ipaddress.IPv6Address(self.value))
+
+    @property
+    def network(self) -> Network:
+        """The network that holds this address alone."""
+        return Network(self.bits, self.value, self.bits)
+
+    def widened(self, prefix: int) -> Network:
+        """The network of `prefix` bits around this address."""
+        return Network(self.bits, _masked(self.bits, self.value, prefix), prefix)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Network:
+    """All addresses that share `prefix` leading bits with `base`, whose other bits are zero."""
+
+    bits: int
+    base: int
+    prefix: int
+
+    @classmethod
+    def parse(cls, text: str) -> Network:
+        """Read ``address`` or ``address/prefix``; host bits are masked off (contract 3.3).
+
+        Raises ValueError for netmasks, zones, leading zeros and anything else.
+        """
+        head, slash, tail = text.partition("/")
+        if not slash:
+            return Address.parse(head).network
+        if not (tail.isascii() and tail.isdigit()) or str(int(tail)) != tail:
+            raise ValueError("a prefix length that is not a plain number")
+        prefix = int(tail)
+        if ":" in head and "%" not in head:
+            value, bits = int(ipaddress.IPv6Address(head)), 128
+            if value >> 32 == _MAPPED and 96 <= prefix <= 128:
+                value, bits, prefix = value & 0xFFFFFFFF, 32, prefix - 96
+        else:
+            address = Address.parse(head)
+            value, bits = address.value, address.bits
+        if prefix > bits:
+            raise ValueError("a prefix length beyond the address")
+        return cls(bits, _masked(bits, value, prefix), prefix)
+
+    def __str__(self) -> str:
+        """``1.2.3.4`` for a single address, ``10.0.0.0/24`` for more."""
+        host = str(Address(self.bits, self.base))
+        return host if self.single else f"{host}/{self.prefix}"
+
+    @property
+    def single(self) -> bool:
+        """Whether this is one address alone."""
+        return self.prefix == self.bits
+
+    def __contains__(self, address: Address) -> bool:
+        """Whether `address` lies inside."""
+        return self.bits == address.bits and (address.value ^ self.base) >> (self.bits - self.prefix) == 0
+
+    def overlaps(self, other: Network) -> bool:
+        """Whether the two share an address."""
+        shift = self.bits - min(self.prefix, other.prefix)
+        return self.bits == other.bits and (self.base ^ other.base) >> shift == 0
+
+
+def _unmapped(value: int) -> Address:
+    return Address(32, value & 0xFFFFFFFF) if value >> 32 == _MAPPED else Address(128, value)
+
+
+def _masked(bits: int, value: int, prefix: int) -> int:
+    return value >> (bits - prefix) << (bits - prefix)
+
+
+class NetworkMap(Generic[T]):
+    """Values by network; what covers an address is found with one look-up for each prefix length in use."""
+
+    def __init__(self) -> None:
+        self._tables: dict[int, dict[int, dict[int, T]]] = {32: {}, 128: {}}
+
+    def get(self, network: Network) -> T | None:
+        """The value of exactly this network."""
+        shift = network.bits - network.prefix
+        return self._tables[network.bits].get(shift, {}).get(network.base >> shift)
+
+    def put(self, network: Network, value: T) -> None:
+        """Set the value of exactly this network."""
+        shift = network.bits - network.prefix
+        self._tables[network.bits].setdefault(shift, {})[network.base >> shift] = value
+
+    def pop(self, network: Network) -> None:
+        """Forget this network; a network that is not there is no error."""
+        shift = network.bits - network.prefix
+        table = self._tables[network.bits].get(shift)
+        if table is not None:
+            table.pop(network.base >> shift, None)
+            if not table:
+                del self._tables[network.bits][shift]
+
+    def covering(self, address: Address) -> Iterator[T]:
+        """The values of all networks that hold `address`."""
+        for shift, table in self._tables[address.bits].items():
+            value = table.get(address.value >> shift)
+            if value is not None:
+                yield value
+
+
+class Networks:
+    """A fixed set of networks."""
+
+    def __init__(self, members: Iterable[Network] = ()) -> None:
+        self.members = tuple(members)
+        self._map: NetworkMap[Network] = NetworkMap()
+        for network in self.members:
+            self._map.put(network, network)
+
+    def __contains__(self, address: Address) -> bool:
+        """Whether any member holds `address`."""
+        return any(True for _ in self._map.covering(address))
+
+    def overlapping(self, network: Network) -> Network | None:
+        """The first member that shares an address with `network`."""
+        return next((member for member in self.members if member.overlaps(network)), None)
+
+    def __or__(self, other: Networks) -> Networks:
+        """Both sets in one."""
+        return Networks(self.members + other.members)
+
+
+def networks(*texts: str) -> Networks:
+    """A set from its texts, for the constants of the product."""
+    return Networks(Network.parse(text) for text in texts)
+
+
+LOOPBACK = networks("127.0.0.0/8", "::1")
+LINK_LOCAL = networks("169.254.0.0/16", "fe80::/10")
+# Nobody can be asking from these: RFC 1122 3.2.1.3, RFC 4291 2.5.2 and 2.7, RFC 919.
+NOBODY = networks("0.0.0.0", "::", "224.0.0.0/4", "ff00::/8", "255.255.255.255")
+# IPv6 that stands for chosen IPv4 addresses: mapped, NAT64 (RFC 6052, 8215), 6to4, Teredo, compatible.
+EMBEDDING = Networks(
+    (
+        Network(128, 0xFFFF << 32, 96),
+        *networks("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96").members,
+    )
+)
+WIDEST = {32: 16, 128: 48}  # the shortest prefix that a grant may have, contract 3.3

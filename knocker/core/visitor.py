@@ -1,0 +1,96 @@
+"""Who is asking: the peer, every X-Forwarded-For line and the trusted proxies become one address, or a reason why not.
+
+Nothing here falls back to a second best (contract 3.1): what cannot be told for sure is nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from knocker.core.addresses import LOOPBACK, NOBODY, Address, Networks
+
+MOST_HOPS = 32
+
+
+class Unresolved(Enum):
+    """Why there is no client; the value is the admin's explanation and names the setting that mends it."""
+
+    FORGED = (
+        "it sent forwarded headers but is not in server.trusted_proxies: a proxy that is missing there, or a forger"
+    )
+    MISSING = "the trusted proxy sent no X-Forwarded-For: let the proxy set it to the address of its client"
+    ONLY_PROXIES = (
+        "X-Forwarded-For names only addresses of server.trusted_proxies: the proxy does not see its clients' own"
+        " addresses (with Docker often the userland-proxy or a masquerading network)"
+    )
+    UNREADABLE = "X-Forwarded-For has an item that is not a plain address: let the proxy replace what its client sent"
+    NOBODY = "X-Forwarded-For names an unspecified, multicast or broadcast address"
+    TOO_MANY = f"X-Forwarded-For passes through more than {MOST_HOPS} trusted proxies"
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """`client` is None exactly where `unresolved` says why; `believed`: the peer's forwarded headers count."""
+
+    client: Address | None
+    believed: bool
+    unresolved: Unresolved | None = None
+
+
+def resolve(
+    peer: Address, chain: Sequence[bytes], forwarded: bool, trusted: Networks, allow_loopback: bool = False
+) -> Visitor:
+    """Find the client of a request (contract 3.1).
+
+    `chain`: the X-Forwarded-For lines in their order; `forwarded`: whether any header is present that only a
+    proxy sends; `allow_loopback`: the setting allow_loopback_clients.
+    """
+    if peer not in trusted:
+        if forwarded or chain:
+            return Visitor(None, False, Unresolved.FORGED)
+        return Visitor(None, False, Unresolved.NOBODY) if peer in NOBODY else Visitor(peer, False)
+    found = _walk(b",".join(chain), trusted, allow_loopback)
+    return Visitor(found, True) if isinstance(found, Address) else Visitor(None, True, found)
+
+
+def _walk(chain: bytes, trusted: Networks, allow_loopback: bool) -> Address | Unresolved:
+    if not chain.strip(b" \t"):
+        return Unresolved.MISSING
+    items = chain.rsplit(b",", MOST_HOPS)
+    more = len(items) > MOST_HOPS
+    for item in reversed(items[1:] if more else items):
+        address = _item(item.strip(b" \t"))
+        if address is None:
+            return Unresolved.UNREADABLE
+        if address in NOBODY:
+            return Unresolved.NOBODY
+        if address not in trusted:
+            return address
+    if more:
+        return Unresolved.TOO_MANY
+    return address if allow_loopback and address in LOOPBACK else Unresolved.ONLY_PROXIES
+
+
+def _item(item: bytes) -> Address | None:
+    """One hop: ``1.2.3.4``, ``1.2.3.4:567``, ``2001:db8::1``, ``[2001:db8::1]``, ``[2001:db8::1]:443``."""
+    if len(item) > 64:
+        return None
+    try:
+        text = item.decode("ascii")
+        if text.startswith("["):
+            host, _, port = text[1:].partition("]")
+            if ":" not in host or not (port == "" or (port[0] == ":" and _is_port(port[1:]))):
+                return None
+            return Address.parse(host)
+        if text.count(":") == 1:
+            host, _, port = text.partition(":")
+            return Address.parse(host) if _is_port(port) else None
+        return Address.parse(text)
+    except ValueError:
+        return None
+
+
+def _is_port(text: str) -> bool:
+    return text.isdigit() and len(text) <= 5 and int(text) <= 65535

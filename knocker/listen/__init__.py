@@ -1,0 +1,1 @@
+"""Where knocks and questions arrive."""

@@ -1,0 +1,81 @@
+"""One strict YAML document: no duplicate keys, no aliases, no tags, no second document, never a quoted value in an error."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+MOST_BYTES = 1 << 20
+
+
+class Unreadable(Exception):
+    """The text is no document that settings could be read from; the message says why and where."""
+
+
+class _Strict(yaml.SafeLoader):
+    """PyYAML's safe loader without what can surprise: aliases, tags, repeated keys, merge keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:  # type: ignore[override]
+        if self.check_event(yaml.events.AliasEvent):
+            raise Unreadable(f"line {self._line()}: aliases (*name) are not allowed")
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "anchor", None) is not None:
+            raise Unreadable(f"line {self._line()}: anchors (&name) are not allowed")
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise Unreadable(f"line {self._line()}: tags (!name) are not allowed")
+        return super().compose_node(parent, index)  # type: ignore[no-any-return]
+
+    def _line(self) -> int:
+        return int(self.peek_event().start_mark.line) + 1  # type: ignore[no-untyped-call]
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names: set[str] = set()
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise Unreadable(f"line {line}: a setting's name is a plain word")
+            if key.value in names:
+                raise Unreadable(f"line {line}: the setting {_shown(key.value)} stands here a second time")
+            names.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
+        # YAML 1.1 reads 1:30 as 90 and 010 as 8: nobody who writes a port or a ttl means that.
+        if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", str(node.value)) or len(node.value) > 30:
+            return str(node.value)
+        return int(node.value)
+
+
+_Strict.add_constructor("tag:yaml.org,2002:int", _Strict.construct_yaml_int)
+
+
+def read(data: bytes) -> Any:
+    """The document's value; raises Unreadable."""
+    if len(data) > MOST_BYTES:
+        raise Unreadable(f"the file is over {MOST_BYTES} bytes long")
+    try:
+        text = data.decode("utf-8-sig")
+    except ValueError:
+        raise Unreadable("the file is not UTF-8 text") from None
+    try:
+        return yaml.load(text, Loader=_Strict)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise Unreadable(f"{where}not valid YAML: {_without_quotes(error.problem or 'unreadable')}") from None
+    except yaml.YAMLError:  # a ReaderError quotes the character, and its position is in characters
+        raise Unreadable("the file holds a character that YAML does not allow") from None
+    except RecursionError:
+        raise Unreadable("the file is nested too deeply") from None
+    except ValueError:
+        raise Unreadable("a value is no date, time or number, though it looks like one") from None
+
+
+def _without_quotes(problem: str) -> str:
+    return re.sub(r"""(['"]).{2,}\1""", "'...'", problem)
+
+
+def _shown(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,31}", name) else "of another name"

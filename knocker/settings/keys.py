@@ -1,0 +1,112 @@
+"""How api_keys is read. No secret, and no value that could be one, ever gets into a message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from knocker.core.keys import LONGEST_KEY, Key, digest_of
+from knocker.settings import fields
+from knocker.settings.place import Place, Read, section
+
+_PLACEHOLDERS = ("CHANGE_ME", "CHANGEME", "REPLACE_WITH", "YOUR_SECRET", "YOUR_KEY", "YOUR_API_KEY")
+
+
+def api_keys(default_prefix: Callable[[], int]) -> Read:
+    """The list of keys; `default_prefix` tells whitelist.ipv6_prefix."""
+
+    def read(value: Any, place: Place) -> tuple[Key, ...]:
+        if not isinstance(value, list) or not value:
+            place.expected("a list of at least one key", value)
+            return ()
+        keys = [_key(item, place.at(index), index, default_prefix()) for index, item in enumerate(value)]
+        _distinct([(key.name if key else None) for key in keys], place, "name", "the name of another key")
+        _distinct([(key.digest if key else None) for key in keys], place, "key", "the same secret as another key")
+        return tuple(key for key in keys if key is not None)
+
+    return read
+
+
+def _distinct(values: list[Any], place: Place, member: str, what: str) -> None:
+    for index, value in enumerate(values):
+        if value is not None and value in values[:index]:
+            first = values.index(value)
+            place.at(index).at(member).fault(f"{what}, api_keys[{first}]: each key needs its own")
+
+
+_MEMBERS: dict[str, Read] = {
+    "name": lambda value, place: _name(value, place),
+    "key": lambda value, place: _plain(value, place),
+    "key_sha256": lambda value, place: bytes.fromhex(fields.hex_digits(value, place)),
+    "key_file": fields.not_built(None),
+    "ttl": fields.seconds,
+    "max_ttl": fields.seconds,
+    "allow_remote_whitelist": fields.boolean,
+    "hosts": fields.scope,
+    "max_addresses": fields.not_built(None),
+    "expires": fields.not_built(None),
+    "ipv6_prefix": fields.integer(48, 128),
+    "udp": fields.not_built(False),
+    "udp_secret": fields.hex_digits,
+}
+NAMES = tuple(_MEMBERS)
+
+
+def _key(value: Any, place: Place, index: int, default_prefix: int) -> Key | None:
+    if not isinstance(value, dict):
+        place.fault("expected a mapping with a key and its ttl")
+        return None
+    faults = len(place.complaints.faults)
+    found = section(value, place, _MEMBERS)
+    if len([name for name in ("key", "key_sha256", "key_file") if value.get(name) is not None]) != 1:
+        place.at("key").fault("exactly one of key, key_sha256 and key_file is needed")
+    if "udp_secret" in value and "key_sha256" not in value:
+        place.at("udp_secret").fault("it goes only beside key_sha256; from a plain key it is computed")
+    ttl = found.get("ttl", found.get("max_ttl"))
+    if ttl is None and "ttl" not in value and "max_ttl" not in value:
+        place.at("ttl").fault("missing: the seconds that a knock with this key opens the gate")
+    elif ttl is not None and ttl > found.get("max_ttl", ttl):
+        place.at("ttl").fault(f"{ttl} is more than max_ttl, {found['max_ttl']}")
+    if len(place.complaints.faults) > faults:
+        return None
+    return Key(
+        name=found.get("name", f"key-{index + 1}"),
+        digest=found["key"] if "key" in found else found["key_sha256"],
+        ttl=ttl or 0,
+        max_ttl=found.get("max_ttl", ttl),
+        admin=found.get("allow_remote_whitelist", False),
+        hosts=found.get("hosts"),
+        ipv6_prefix=found.get("ipv6_prefix", default_prefix),
+    )
+
+
+def _name(value: Any, place: Place) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 64 or not value.isprintable() or value != value.strip():
+        place.fault("expected a name of 1 to 64 printable characters")
+        return ""
+    return value
+
+
+def _plain(value: Any, place: Place) -> bytes:
+    """A key in plain text, as its digest."""
+    fault = _weakness(value)
+    if fault:
+        place.fault(fault)
+        return b""
+    return digest_of(value.encode("ascii"))
+
+
+def _weakness(value: Any) -> str:
+    if not isinstance(value, str):
+        return "a key is a text; put it in quotes, else YAML reads it as something else"
+    if any(word in value.upper() for word in _PLACEHOLDERS):
+        return "this is the example's text; put a key of your own here (knocker genkey makes one)"
+    if not (value.isascii() and value.isprintable()):
+        return "a key has only printable ASCII characters: others cannot be sent reliably"
+    if value != value.strip():
+        return "a key that begins or ends with a space can never match"
+    if len(value) < 16 or len(set(value)) < 6:
+        return "too easy to guess: at least 16 characters, six different ones (knocker genkey makes a good key)"
+    if len(value) > LONGEST_KEY:
+        return f"longer than {LONGEST_KEY} characters, so that no knock could present it"
+    return ""

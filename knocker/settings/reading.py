@@ -1,0 +1,195 @@
+"""A file of settings becomes Settings, or every complaint about it with its place (contract 2)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from knocker.core.paths import Exclusions
+from knocker.settings import fields, keys
+from knocker.settings.document import MOST_BYTES, Unreadable, read
+from knocker.settings.model import Deny, Security, Server, Settings, Storage
+from knocker.settings.place import Complaints, Place, Read, section
+
+
+class Faulty(Exception):
+    """Settings that cannot be used; `faults` has one line for each, with file and place."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+_SERVER: dict[str, Read] = {
+    "host": fields.ip_literal,
+    "port": fields.integer(1, 65535),
+    "listen": fields.not_built(None),
+    "trusted_proxies": fields.network_list,
+    "allow_loopback_clients": fields.boolean,
+    "shared_addresses": fields.network_list,
+    "max_connections": fields.integer(1, 1_000_000),
+    "fast_lane": fields.boolean,
+}
+_WHITELIST: dict[str, Read] = {
+    "storage_path": fields.text,
+    "store": fields.not_built(None),
+    "cleanup_interval_seconds": fields.integer(1, 86400),
+    "max_entries": fields.integer(1, 10_000_000),
+    "ipv6_prefix": fields.integer(48, 128),
+}
+_DENY: dict[str, Read] = {"status": fields.choice(401, 403), "page": fields.not_built("none")}
+_SECURITY: dict[str, Read] = {
+    "always_allowed_ips": fields.network_list,
+    "excluded_paths": fields.exclusions,
+    "excluded_paths_by_host": fields.by_host(fields.exclusions),
+    "knock_rate_limit": lambda value, place: _rate_limit(value, place),
+    "deny": lambda value, place: section(value, place, _DENY),
+    "deny_by_host": fields.by_host(lambda value, place: section(value, place, _DENY)),
+    "max_whitelist_entries": fields.integer(1, 10_000_000),
+}
+_RATE_LIMIT: dict[str, Read] = {
+    "window_seconds": fields.integer(1, 86400),
+    "successful_requests": fields.not_built(0),
+    "failed_requests": fields.not_built(0),
+}
+_KNOCK_PAGE: dict[str, Read] = {
+    "enabled": fields.not_built(False),
+    "url": lambda value, place: None if value is None else _url_host(value, place),
+    "also": fields.items(lambda value, place: _url_host(value, place)),
+    "return_to": fields.not_built([]),
+}
+_TOP: dict[str, Read] = {
+    "server": lambda value, place: section(value, place, _SERVER),
+    "whitelist": lambda value, place: section(value, place, _WHITELIST),
+    "api_keys": fields.anything,  # read last: its defaults come from the others
+    "security": lambda value, place: section(value, place, _SECURITY),
+    "knock_page": lambda value, place: section(value, place, _KNOCK_PAGE),
+    "cors": lambda value, place: section(value, place, {"allowed_origin": fields.origin}),
+    "udp": lambda value, place: _switched_off(value, place, ("host", "port", "window_seconds", "realm", "state_path")),
+    "logging": lambda value, place: section(
+        value, place, {"level": fields.not_built("info"), "format": fields.not_built("text")}
+    ),
+    "metrics": lambda value, place: _switched_off(value, place, ("host", "port")),
+    "documentation": lambda value, place: place.warn("it has no meaning here and may be removed"),
+    "firewalld": lambda value, place: _firewalld(value, place),
+}
+_NAMES = {
+    **{name: name for name in _TOP},
+    **{name: f"api_keys[].{name}" for name in keys.NAMES},
+    **{name: f"whitelist.{name}" for name in _WHITELIST},
+    **{name: f"security.{name}" for name in _SECURITY},
+    **{name: f"server.{name}" for name in _SERVER},
+}
+
+
+def load(path: str) -> Settings:
+    """Read the settings file at `path`; raises Faulty."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise Faulty([f"{path}: not a regular file"])
+            data = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise Faulty([f"{path}: not found; copy knocker.example.yaml to it, or name another with --config"]) from None
+    except OSError as error:
+        raise Faulty([f"{path}: {error.strerror or error}"]) from None
+    open_to = status.st_mode & 0o077 and not os.path.realpath(path).startswith("/run/secrets/")
+    return parse(data, path, ("group or others can read it: set its permissions to 0600",) if open_to else ())
+
+
+def parse(data: bytes, path: str = "knocker.yaml", warnings: tuple[str, ...] = ()) -> Settings:
+    """Read settings from the bytes of a file called `path`; raises Faulty with every fault."""
+    complaints = Complaints(_NAMES)
+    try:
+        settings = _settings(read(data), Place("", complaints))
+    except Unreadable as error:
+        raise Faulty([f"{path}: {error}"]) from None
+    if complaints.faults or settings is None:
+        raise Faulty([f"{path}: {fault}" for fault in complaints.faults])
+    said = tuple(f"{path}: {warning}" for warning in (*warnings, *complaints.warnings))
+    return Settings(**settings, warnings=said)
+
+
+def _settings(document: Any, top: Place) -> dict[str, Any] | None:
+    if not isinstance(document, dict):
+        top.fault("the file is empty: at least api_keys is needed") if document is None else top.expected(
+            "a mapping of settings", document
+        )
+        return None
+    found = section(document, top, _TOP)
+    server = found.get("server", {})
+    whitelist = found.get("whitelist", {})
+    security = found.get("security", {})
+    page = found.get("knock_page", {})
+    all_keys: Any = ()
+    if "api_keys" not in document:
+        top.at("api_keys").fault("missing: who may knock")
+    else:
+        all_keys = keys.api_keys(lambda: int(whitelist.get("ipv6_prefix", 128)))(
+            document["api_keys"], top.at("api_keys")
+        )
+    _warn(server, top)
+    return {
+        "keys": all_keys,
+        "server": Server(**{name: value for name, value in server.items() if name not in ("listen", "fast_lane")}),
+        "storage": _storage(whitelist, security, top),
+        "security": _security(security),
+        "knock_hosts": frozenset(filter(None, (page.get("url"), *page.get("also", ())))),
+        "cors_origin": found.get("cors", {}).get("allowed_origin", "*"),
+    }
+
+
+def _warn(server: dict[str, Any], top: Place) -> None:
+    if server.get("allow_loopback_clients"):
+        top.at("server").at("allow_loopback_clients").warn(
+            "whoever reaches the proxy from this machine can be let in as loopback; only for trying things out"
+        )
+
+
+def _storage(whitelist: dict[str, Any], security: dict[str, Any], top: Place) -> Storage:
+    older = security.get("max_whitelist_entries")
+    if older is not None and whitelist.get("max_entries", older) != older:
+        top.at("security").at("max_whitelist_entries").fault("whitelist.max_entries says something else")
+    return Storage(
+        storage_path=whitelist.get("storage_path", Storage().storage_path),
+        cleanup_interval_seconds=whitelist.get("cleanup_interval_seconds", Storage().cleanup_interval_seconds),
+        max_entries=whitelist.get("max_entries", older if older is not None else Storage().max_entries),
+    )
+
+
+def _security(security: dict[str, Any]) -> Security:
+    status = security.get("deny", {}).get("status", 401)
+    by_host = {host: deny.get("status", status) for host, deny in security.get("deny_by_host", {}).items()}
+    return Security(
+        always_allowed_ips=security.get("always_allowed_ips", Security().always_allowed_ips),
+        exclusions=Exclusions(security.get("excluded_paths", ()), security.get("excluded_paths_by_host", {})),
+        deny=Deny(status, by_host),
+    )
+
+
+def _rate_limit(value: Any, place: Place) -> Any:
+    found = section(value, place, _RATE_LIMIT)
+    return found
+
+
+def _switched_off(value: Any, place: Place, others: tuple[str, ...]) -> Any:
+    return section(value, place, {"enabled": fields.not_built(False), **{name: fields.anything for name in others}})
+
+
+def _firewalld(value: Any, place: Place) -> None:
+    if isinstance(value, dict) and value.get("enabled") is False:
+        place.warn("Knocker changes no firewall; the section may be removed")
+    else:
+        place.fault("Knocker changes no firewall: write {enabled: false} or remove the section")
+
+
+def _url_host(value: Any, place: Place) -> str:
+    """The host of an https URL without path."""
+    host = value.removeprefix("https://").removesuffix("/") if isinstance(value, str) else ""
+    if not isinstance(value, str) or not value.startswith("https://") or "/" in host:
+        place.expected("an address such as https://knock.example.com", value)
+        return ""
+    return fields.host_name(host.partition(":")[0], place)

@@ -1,0 +1,83 @@
+"""Makes pytest-twisted as strict as trial: leftover timers, open sockets and logged errors fail the test that left them."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+from twisted.internet import reactor
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+
+# `make test` runs a share with a fixed seed; KNOCKER_TEST_LONG=1 the full counts.
+LONG = os.environ.get("KNOCKER_TEST_LONG") == "1"
+hypothesis.settings.register_profile("share", max_examples=60, derandomize=True, deadline=None)
+hypothesis.settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("long" if LONG else "share")
+
+
+class Errors:
+    """What was logged as an error during one test; `expected()` takes the errors out that a test is about."""
+
+    def __init__(self) -> None:
+        self.events: list[LogEvent] = []
+        self.lines: list[str] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        self.lines.append(formatEvent(event))
+        if event.get("log_level") in (LogLevel.error, LogLevel.critical):
+            self.events.append(event)
+
+    def expected(self) -> list[LogEvent]:
+        """The errors so far, which then fail no test."""
+        events, self.events = self.events, []
+        return events
+
+
+_current = Errors()
+
+
+@pytest.fixture
+def errors() -> Iterator[Errors]:
+    """The errors that this test logs."""
+    yield _current
+
+
+def _sockets() -> set[Any]:
+    return {reader for reader in reactor.getReaders() if "Waker" not in type(reader).__name__}  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Compare the reactor before and after each test, and listen for errors meanwhile."""
+    calls = set(reactor.getDelayedCalls())  # type: ignore[attr-defined]
+    sockets = _sockets()
+    _current.events, _current.lines = [], []
+    globalLogPublisher.addObserver(_current)
+    try:
+        result = yield
+        gc.collect()  # so that a failure nobody looked at is logged inside the guilty test
+    finally:
+        globalLogPublisher.removeObserver(_current)
+        left = [call for call in set(reactor.getDelayedCalls()) - calls if call.active()]  # type: ignore[attr-defined]
+        for call in left:
+            call.cancel()
+    faults = [f"left a timer: {call}" for call in left]
+    faults += [f"left a socket: {reader}" for reader in _sockets() - sockets]
+    faults += [f"logged: {formatEvent(event)} {event.get('log_failure', '')}" for event in _current.events]
+    if faults:
+        pytest.fail("\n".join(faults))
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Under KNOCKER_TEST_ALL=1 a skipped test is a failed one: what was not run did not pass."""
+    report = yield
+    if report.skipped and os.environ.get("KNOCKER_TEST_ALL") == "1" and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"not run: {report.longrepr}"
+    return report
