@@ -169,7 +169,7 @@ def networks(*texts: str) -> Networks:
 LOOPBACK = networks("127.0.0.0/8", "::1")
 LINK_LOCAL = networks("169.254.0.0/16", "fe80::/10")
 # Nobody can be asking from these: RFC 1122 3.2.1.3, RFC 4291 2.5.2 and 2.7, RFC 919.
-NOBODY = networks("0.0.0.0", "::", "224.0.0.0/4", "ff00::/8", "255.255.255.255")
+NOBODY = networks("0.0.0.0", "::", "224.0.0.0/4", "ff00::/8", "255.255.255.255")  # noqa: S104
 # IPv6 that stands for chosen IPv4 addresses: mapped, NAT64 (RFC 6052, 8215), 6to4, Teredo, compatible.
 EMBEDDING = Networks(
     (

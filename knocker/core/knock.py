@@ -92,11 +92,7 @@ class Forbidden:
             (self.trusted, "it belongs to server.trusted_proxies: everybody behind the proxy would be let in"),
             (self.shared, "it belongs to server.shared_addresses: many people appear behind it"),
             (self.own, "it is this host's own address"),
-            (
-                self.gateways,
-                "it is this host's default gateway, so the proxy does not see its clients' own addresses"
-                " (with Docker often the userland-proxy or a masquerading network)",
-            ),
+            (self.gateways, _GATEWAY),
         ):
             if members.overlapping(network):
                 return words
@@ -123,6 +119,12 @@ class Forbidden:
             raise Refused(Refusal.INVALID_ADDRESS, f"{network} cannot be granted: {why}")
         if too_broad(network):
             raise Refused(Refusal.TOO_BROAD, f"{network} is wider than /16 or /48, or embeds IPv4 addresses")
+
+
+_GATEWAY = (
+    "it is this host's default gateway, so the proxy does not see its clients' own addresses"
+    " (with Docker often the userland-proxy or a masquerading network)"
+)
 
 
 def too_broad(network: Network) -> bool:

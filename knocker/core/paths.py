@@ -18,7 +18,7 @@ def is_plain(path: str) -> bool:
     """Whether every server reads `path` alike: safe characters, no dot segments, no empty inner segment."""
     if not _PLAIN.fullmatch(path):
         return False
-    first, *segments = path.split("/")
+    segments = path.split("/")[1:]
     return not ({".", ".."} & set(segments)) and "" not in segments[:-1]
 
 

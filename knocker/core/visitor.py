@@ -60,6 +60,7 @@ def _walk(chain: bytes, trusted: Networks, allow_loopback: bool) -> Address | Un
         return Unresolved.MISSING
     items = chain.rsplit(b",", MOST_HOPS)
     more = len(items) > MOST_HOPS
+    address = None
     for item in reversed(items[1:] if more else items):
         address = _item(item.strip(b" \t"))
         if address is None:
@@ -70,7 +71,7 @@ def _walk(chain: bytes, trusted: Networks, allow_loopback: bool) -> Address | Un
             return address
     if more:
         return Unresolved.TOO_MANY
-    return address if allow_loopback and address in LOOPBACK else Unresolved.ONLY_PROXIES
+    return address if allow_loopback and address and address in LOOPBACK else Unresolved.ONLY_PROXIES
 
 
 def _item(item: bytes) -> Address | None:

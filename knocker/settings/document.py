@@ -1,4 +1,4 @@
-"""One strict YAML document: no duplicate keys, no aliases, no tags, no second document, never a quoted value in an error."""
+"""One strict YAML document: no duplicate keys, aliases, tags or second document, and no value quoted in an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Unreadable(Exception):
 class _Strict(yaml.SafeLoader):
     """PyYAML's safe loader without what can surprise: aliases, tags, repeated keys, merge keys."""
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:  # type: ignore[override]
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
             raise Unreadable(f"line {self._line()}: aliases (*name) are not allowed")
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -25,7 +25,7 @@ class _Strict(yaml.SafeLoader):
             raise Unreadable(f"line {self._line()}: anchors (&name) are not allowed")
         if getattr(event, "tag", None) not in (None, "!"):
             raise Unreadable(f"line {self._line()}: tags (!name) are not allowed")
-        return super().compose_node(parent, index)  # type: ignore[no-any-return]
+        return super().compose_node(parent, index)
 
     def _line(self) -> int:
         return int(self.peek_event().start_mark.line) + 1  # type: ignore[no-untyped-call]
@@ -60,7 +60,7 @@ def read(data: bytes) -> Any:
     except ValueError:
         raise Unreadable("the file is not UTF-8 text") from None
     try:
-        return yaml.load(text, Loader=_Strict)
+        return yaml.load(text, Loader=_Strict)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

@@ -15,7 +15,7 @@ TEN_YEARS = 10 * 366 * 86400  # seconds
 
 
 def boolean(value: Any, place: Place) -> bool:
-    """true or false."""
+    """True or false."""
     if not isinstance(value, bool):
         place.expected("true or false", value)
     return value is True

@@ -73,7 +73,7 @@ def _key(value: Any, place: Place, index: int, default_prefix: int) -> Key | Non
         name=found.get("name", f"key-{index + 1}"),
         digest=found["key"] if "key" in found else found["key_sha256"],
         ttl=ttl or 0,
-        max_ttl=found.get("max_ttl", ttl),
+        max_ttl=found.get("max_ttl", ttl or 0),
         admin=found.get("allow_remote_whitelist", False),
         hosts=found.get("hosts"),
         ipv6_prefix=found.get("ipv6_prefix", default_prefix),

@@ -13,7 +13,7 @@ from knocker.core.paths import Exclusions
 class Server:
     """Where /verify and /knock are answered, and whose forwarded headers are believed."""
 
-    host: str = "0.0.0.0"
+    host: str = "0.0.0.0"  # noqa: S104
     port: int = 8000
     trusted_proxies: Networks = Networks()
     allow_loopback_clients: bool = False
@@ -36,10 +36,6 @@ class Deny:
 
     status: int = 401
     by_host: dict[str, int] = field(default_factory=dict)
-
-    def status_for(self, host: str | None) -> int:
-        """401 or 403 for a request that was asked of `host`."""
-        return self.by_host.get(host, self.status) if host else self.status
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,8 @@ class Place:
 
     def at(self, name: str | int, private: bool = False) -> Place:
         """The place of one member or item."""
-        if isinstance(name, int):
-            path = f"{self.path}[{name}]"
-        else:
-            path = f"{self.path}.{name}" if self.path else name
+        dotted = f"{self.path}.{name}" if self.path else f"{name}"
+        path = f"{self.path}[{name}]" if isinstance(name, int) else dotted
         return Place(path, self.complaints, self.private or private)
 
     def fault(self, message: str) -> None:

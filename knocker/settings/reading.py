@@ -43,7 +43,7 @@ _SECURITY: dict[str, Read] = {
     "always_allowed_ips": fields.network_list,
     "excluded_paths": fields.exclusions,
     "excluded_paths_by_host": fields.by_host(fields.exclusions),
-    "knock_rate_limit": lambda value, place: _rate_limit(value, place),
+    "knock_rate_limit": lambda value, place: section(value, place, _RATE_LIMIT),
     "deny": lambda value, place: section(value, place, _DENY),
     "deny_by_host": fields.by_host(lambda value, place: section(value, place, _DENY)),
     "max_whitelist_entries": fields.integer(1, 10_000_000),
@@ -71,7 +71,7 @@ _TOP: dict[str, Read] = {
         value, place, {"level": fields.not_built("info"), "format": fields.not_built("text")}
     ),
     "metrics": lambda value, place: _switched_off(value, place, ("host", "port")),
-    "documentation": lambda value, place: place.warn("it has no meaning here and may be removed"),
+    "documentation": lambda _, place: place.warn("it has no meaning here and may be removed"),
     "firewalld": lambda value, place: _firewalld(value, place),
 }
 _NAMES = {
@@ -170,13 +170,8 @@ def _security(security: dict[str, Any]) -> Security:
     )
 
 
-def _rate_limit(value: Any, place: Place) -> Any:
-    found = section(value, place, _RATE_LIMIT)
-    return found
-
-
 def _switched_off(value: Any, place: Place, others: tuple[str, ...]) -> Any:
-    return section(value, place, {"enabled": fields.not_built(False), **{name: fields.anything for name in others}})
+    return section(value, place, {"enabled": fields.not_built(False), **dict.fromkeys(others, fields.anything)})
 
 
 def _firewalld(value: Any, place: Place) -> None:

@@ -1,0 +1,66 @@
+"""Answers: JSON with its headers, and the one table that gives each refusal its status (contract 3.3)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.web.http import Request
+
+from knocker.core.refusals import Refusal
+
+STATUS = {
+    Refusal.NO_CLIENT: 400,
+    Refusal.FORGED: 400,
+    Refusal.MALFORMED: 400,
+    Refusal.NOT_AN_OBJECT: 400,
+    Refusal.INVALID_DATA: 400,
+    Refusal.INVALID_TTL: 400,
+    Refusal.INVALID_ADDRESS: 400,
+    Refusal.TOO_BROAD: 400,
+    Refusal.BAD_KEY: 401,
+    Refusal.NO_PERMISSION: 403,
+    Refusal.METHOD: 405,
+    Refusal.TOO_LARGE: 413,
+    Refusal.CONTENT_TYPE: 415,
+    Refusal.NOT_STORED: 503,
+    Refusal.CLOSED_NOT_STORED: 503,
+    Refusal.FULL: 503,
+}
+
+
+def answer(request: Request, status: int, value: Any) -> bytes:
+    """Set status and headers of a JSON answer; returns its body."""
+    return _sized(request, status, json.dumps(value).encode(), b"application/json")
+
+
+def refuse(request: Request, refusal: Refusal) -> bytes:
+    """A refusal in its sender's words."""
+    return answer(request, STATUS[refusal], {"error": refusal.value})
+
+
+def empty(request: Request, status: int) -> bytes:
+    """An answer without a body."""
+    return _sized(request, status, b"", None)
+
+
+def _sized(request: Request, status: int, body: bytes, content_type: bytes | None) -> bytes:
+    request.setResponseCode(status)
+    if content_type is not None:
+        request.setHeader(b"content-type", content_type)
+    if status != 204:  # RFC 9110 8.6: no Content-Length there
+        request.setHeader(b"content-length", b"%d" % len(body))
+    return body
+
+
+def raw(status: int, phrase: bytes, error: str | None) -> bytes:
+    """A whole answer for a request that never became one; the connection ends with it."""
+    body = json.dumps({"error": error}).encode() if error is not None else b""
+    kind = b"Content-Type: application/json\r\n" if error is not None else b""
+    return b"HTTP/1.1 %d %s\r\n%sCache-Control: no-store\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (
+        status,
+        phrase,
+        kind,
+        len(body),
+        body,
+    )

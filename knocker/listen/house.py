@@ -1,0 +1,63 @@
+"""What every listener works with: the gate, the store, the clocks, and how this house behaves towards visitors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from knocker.core.addresses import Networks
+from knocker.core.gate import Gate
+from knocker.core.moment import Moment
+from knocker.core.tally import Tally
+from knocker.core.whitelist import Grant, Wish
+from knocker.listen.reports import Reports
+
+
+class Store(Protocol):
+    """Where grants outlive the process. Failures are Refused, and then nothing was granted."""
+
+    def put(self, wish: Wish) -> Deferred[Grant]:
+        """Store what a knock leaves, then let it count."""
+        ...
+
+    def remove(self, grants: Iterable[Grant], why: str = "") -> Deferred[None]:
+        """Close grants at once, and store that."""
+        ...
+
+    def complaints(self) -> list[str]:
+        """What keeps the store from being ready."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How requests are answered beyond yes and no; replaced as a whole at a reload.
+
+    `knock_hosts`: the names of knock_page.url and `also`; empty where none are set.
+    """
+
+    deny_status: int = 401
+    deny_by_host: dict[str, int] = field(default_factory=dict)
+    cors_origin: str = "*"
+    knock_hosts: frozenset[str] = frozenset()
+
+    def deny(self, host: str | None) -> int:
+        """The status of the deny answer for a request that was asked of `host`."""
+        return self.deny_by_host.get(host, self.deny_status) if host else self.deny_status
+
+
+@dataclass
+class House:
+    """One running Knocker as its listeners see it. `surroundings`: this host's own addresses, its gateways."""
+
+    gate: Gate
+    store: Store
+    tally: Tally
+    now: Callable[[], Moment]
+    surroundings: Callable[[], tuple[Networks, Networks]]
+    reports: Reports
+    manners: Manners = Manners()
+    complaints: Callable[[], list[str]] = list

@@ -1,0 +1,62 @@
+"""A request's bytes as the plain values that the core decides on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twisted.web.http import Request
+
+from knocker.core.addresses import Address
+from knocker.core.gate import Policy
+from knocker.core.hosts import read_host
+from knocker.core.visitor import Visitor, resolve
+
+FORWARDED_FOR = b"x-forwarded-for"
+FORWARDED_HOST = b"x-forwarded-host"
+FORWARDED_URI = b"x-forwarded-uri"
+FORWARDED_METHOD = b"x-forwarded-method"
+ORIGINAL_URI = b"x-original-uri"
+# Headers that only a proxy sends: from any other peer they are forged, or the proxy was forgotten (contract 3.1).
+_PROXYS = (FORWARDED_FOR, FORWARDED_HOST, FORWARDED_URI, FORWARDED_METHOD, b"forwarded", b"x-real-ip", ORIGINAL_URI)
+# Headers of a proxy that asks whether a request may pass, not of one that hands a request on (contract 3).
+_ASKING = (FORWARDED_METHOD, FORWARDED_URI, ORIGINAL_URI)
+_NOBODY = Address(32, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Who asks, and for which host; `host` is None where the peer's word does not count or is unclear."""
+
+    peer: Address
+    visitor: Visitor
+    host: str | None
+
+
+def lines(request: Request, name: bytes) -> list[bytes]:
+    """All lines of one header, in their order."""
+    return list(request.requestHeaders.getRawHeaders(name) or ())
+
+
+def visit(request: Request, policy: Policy) -> Visit:
+    """Find out who is asking (contract 3.1)."""
+    peer = peer_of(request)
+    forwarded = any(request.requestHeaders.hasHeader(name) for name in _PROXYS)
+    chain = lines(request, FORWARDED_FOR)
+    visitor = resolve(peer, chain, forwarded, policy.trusted, policy.allow_loopback)
+    hosts = lines(request, FORWARDED_HOST)
+    host = read_host(hosts[0]) if visitor.believed and len(hosts) == 1 else None
+    return Visit(peer, visitor, host)
+
+
+def peer_of(request: Request) -> Address:
+    """The address at the other end of the connection; the unspecified one where there is none."""
+    host = getattr(request.getClientAddress(), "host", "")
+    try:
+        return Address.parse(str(host).partition("%")[0])
+    except ValueError:
+        return _NOBODY
+
+
+def is_asking(request: Request) -> bool:
+    """Whether a proxy asks here for a verdict; outside /verify that is the wrong address (contract 3)."""
+    return any(request.requestHeaders.hasHeader(name) for name in _ASKING)

@@ -1,0 +1,268 @@
+"""The web port's wire: what bounds a request before anybody looks at it.
+
+Twisted bounds neither the size of a body nor the time that a request takes to arrive; here both are, counted
+as bytes come in and from a request's first byte on, whatever trickles meanwhile (contract 3). A request over
+a bound gets its answer, and its connection ends.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any, BinaryIO
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.http import HTTPChannel, datetimeToString
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+from knocker.core.refusals import Refusal
+from knocker.listen import answers
+from knocker.listen.house import House
+from knocker.listen.verify import is_verify
+
+MOST_BODY = 4096  # bytes
+HEADERS_WITHIN = 10.0  # seconds from a request's first byte, and from a connection's start to the first one
+BODY_WITHIN = 10.0  # seconds from the end of the headers
+IDLE = 130.0  # seconds between requests; Caddy keeps a connection for 120
+LINGER = 2.0  # seconds for the client to read a refusal before the connection is cut
+_LONGEST_LENGTH = 18  # digits of a Content-Length that are still read as a number
+
+
+class GateRequest(Request):
+    """A request without Twisted's own pages, server name and form parsing."""
+
+    defaultContentType = None
+    channel: GateChannel
+    site: GateSite
+    received = 0
+
+    def process(self) -> None:
+        """Hand the request to the door."""
+        self.site = self.channel.site
+        self.setHeader(b"date", datetimeToString())
+        self.setHeader(b"cache-control", b"no-store")
+        self.prepath = []
+        self.postpath = self.path[1:].split(b"/")
+        try:
+            self.render(self.site.resource)
+        except Exception:  # noqa: BLE001 - any mistake of ours must deny
+            self.processingFailed(Failure())
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Count the body as it arrives."""
+        self.received += len(data)
+        if self.received > MOST_BODY:
+            self.channel.refuse_size()
+        else:
+            super().handleContentChunk(data)
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Deny, or say that it is our mistake; the log gets the traceback."""
+        house = self.site.house
+        house.reports.failure("request_error", "a request failed")
+        if self._disconnected or self.finished or self.startedWriting:
+            self.channel.loseConnection()
+            return reason
+        if is_verify(self.path):
+            body = answers.empty(self, house.manners.deny_status)
+        else:
+            body = answers.answer(self, 500, {"error": "Internal error."})
+        self.write(body)
+        self.finish()
+        return reason
+
+
+class GateChannel(HTTPChannel):
+    """One connection: HTTPChannel with absolute deadlines and a bounded body."""
+
+    site: GateSite
+    transport: Any  # an ITCPTransport, also where it is a test's
+    _fresh = True
+    _refused = False
+    _deadline: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """A connection that says nothing at all may not stay."""
+        super().connectionMade()
+        self.setTimeout(HEADERS_WITHIN)
+        self.site.channels.add(self)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Forget the connection."""
+        self._end_deadline()
+        super().connectionLost(reason)
+        self.site.forget(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Parse, then see to it that an unfinished request has a deadline."""
+        if self._refused:
+            return
+        if self._fresh:
+            self._fresh = False
+            self.setTimeout(IDLE)
+        super().dataReceived(data)
+        self._watch()
+
+    def lineReceived(self, line: bytes) -> None:
+        """One line of a request's head."""
+        if not self._refused:
+            super().lineReceived(line)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """A piece of a body, or of what was sent behind a request that is being answered."""
+        if not self._refused:
+            super().rawDataReceived(data)
+
+    def headerReceived(self, line: bytes) -> bool:
+        """One header; a length that is no sane number is refused before Twisted would trip over it."""
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length" and len(value.strip(b" \t")) > _LONGEST_LENGTH:
+            self.refuse_size() if value.strip(b" \t").isdigit() else self._respondToBadRequestAndDisconnect()
+            return False
+        return bool(super().headerReceived(line)) and not self._refused
+
+    def allHeadersReceived(self) -> None:
+        """The head is complete: the body's bound and deadline begin."""
+        self._end_deadline()
+        if self._refused:
+            return
+        if self.length is not None and self.length > MOST_BODY:
+            self.refuse_size()
+            return
+        super().allHeadersReceived()
+        if self.length != 0:
+            self._deadline = self.callLater(BODY_WITHIN, self._too_late)
+
+    def allContentReceived(self) -> None:
+        """The request is complete: it is answered now."""
+        self._end_deadline()
+        if not self._refused:
+            super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        """A request is answered; what came meanwhile is looked at."""
+        super().requestDone(request)
+        self._watch()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """A line beyond 16 KiB; Twisted would close without a word."""
+        self._refuse(431, b"Request Header Fields Too Large", "Request header fields too large.")
+
+    def refuse_size(self) -> None:
+        """The body is over its bound; size alone may end a request early (contract 3)."""
+        self._refuse(413, b"Content Too Large", Refusal.TOO_LARGE.value)
+
+    def timeoutConnection(self) -> None:
+        """Nothing came for too long: close, without a line in the log for each."""
+        self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+        self.loseConnection()
+
+    def forceAbortClient(self) -> None:
+        """The connection would not close: cut it."""
+        self._abortingCall = None
+        self.transport.abortConnection()
+
+    def leave(self) -> None:
+        """The service ends: close now, or once the request at hand is answered."""
+        if self._handlingRequest:
+            self.persistent = 0
+        else:
+            self.loseConnection()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        if self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders:
+            self._refuse(431, b"Request Header Fields Too Large", "Request header fields too large.")
+        else:
+            self._refuse(400, b"Bad Request", "Bad request.")
+
+    def _refuse(self, status: int, phrase: bytes, error: str) -> None:
+        """Answer, say that no more will come, and let the client read that before the connection is cut."""
+        if self._refused:
+            return
+        self._refused = True
+        self._end_deadline()
+        self.setTimeout(None)
+        self.site.house.tally.drop(f"http_{status}")
+        if is_verify(getattr(self, "_path", b"").partition(b"?")[0]):
+            denied = self.site.house.manners.deny_status
+            self.transport.write(answers.raw(denied, b"Denied", None))
+        else:
+            self.transport.write(answers.raw(status, phrase, error))
+        self.transport.unregisterProducer()
+        self._deadline = self.callLater(LINGER, self.transport.abortConnection)
+        self.transport.loseWriteConnection()
+
+    def _watch(self) -> None:
+        unfinished = self.requests or self._buffer
+        if unfinished and not self._handlingRequest and self._deadline is None and not self._refused:
+            self._deadline = self.callLater(HEADERS_WITHIN, self._too_late)
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        self.site.house.tally.drop("too_slow")
+        self.transport.abortConnection()
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+
+class GateSite(Site):
+    """All connections of the web port, bounded in number."""
+
+    protocol = GateChannel  # type: ignore[assignment]
+    noisy = False
+
+    def __init__(self, door: IResource, house: House, most_connections: int, reactor: IReactorTime) -> None:
+        super().__init__(door, GateRequest, timeout=IDLE, reactor=reactor, parsePOSTFormSubmission=False)
+        self.house = house
+        self.most_connections = most_connections
+        self.channels: set[GateChannel] = set()
+        self._emptied: Deferred[None] | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Take one more connection, or close it at once when there are too many."""
+        if len(self.channels) >= self.most_connections:
+            self.house.tally.drop("too_many_connections")
+            self.house.reports.report(
+                "too_many_connections",
+                "closed a new connection: {most} are open, as many as server.max_connections allows",
+                most=self.most_connections,
+            )
+            return None
+        return super().buildProtocol(addr)
+
+    def getContentFile(self, length: int | None) -> BinaryIO:
+        """Where a body is kept; it is small, so never on disk."""
+        return BytesIO()
+
+    def forget(self, channel: GateChannel) -> None:
+        """A connection is gone."""
+        self.channels.discard(channel)
+        if not self.channels and self._emptied is not None:
+            emptied, self._emptied = self._emptied, None
+            emptied.callback(None)
+
+    def leave(self) -> Deferred[None]:
+        """Close all connections, those with a request at hand once it is answered; fires when none is left."""
+        self._emptied = Deferred()
+        emptied = self._emptied
+        for channel in tuple(self.channels):
+            channel.leave()
+        if not self.channels and self._emptied is not None:
+            self._emptied = None
+            emptied.callback(None)
+        return emptied
+
+    def startFactory(self) -> None:
+        """No access log, so no clock for one."""
+
+    def stopFactory(self) -> None:
+        """Nothing to end."""
+
+    def log(self, request: http.Request) -> None:
+        """Requests are not logged; verdicts and knocks are counted."""

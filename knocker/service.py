@@ -1,0 +1,259 @@
+"""The one place that knows all rooms: options, the assembly of the service, its start, reload and end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+from twisted.python.usage import Options as UsageOptions
+
+from knocker import clock
+from knocker.core.gate import Gate, Policy
+from knocker.core.keys import Keyring
+from knocker.core.tally import Tally
+from knocker.core.whitelist import Change, Whitelist
+from knocker.listen.door import Door
+from knocker.listen.house import House, Manners
+from knocker.listen.reports import Reports
+from knocker.listen.site import GateSite
+from knocker.listen.verify import Verify
+from knocker.listen.web import Web
+from knocker.reaper import Reaper
+from knocker.settings import Faulty, Settings, load
+from knocker.store.jsonfile import JsonFile
+from knocker.store.lock import Lock, Unusable
+from knocker.surroundings import Surroundings, read_surroundings
+
+GRACE = 5.0  # seconds that requests in flight get at the end (contract 1)
+_BACKLOG = 512  # proxies open connections in bursts
+
+log = Logger()
+
+
+class Options(UsageOptions):
+    """The options of `twistd knocker`."""
+
+    optParameters = (("config", "c", None, "The settings file. Default: $KNOCKER_CONFIG_PATH, then ./knocker.yaml"),)
+
+    def postOptions(self) -> None:
+        """Read the settings now: a fault ends the start with one line for each, and nothing else."""
+        self["config"] = self["config"] or os.environ.get("KNOCKER_CONFIG_PATH") or "knocker.yaml"
+        try:
+            self["settings"] = load(self["config"])
+        except Faulty as faulty:
+            _give_up(faulty.faults)
+
+
+def makeService(options: Options) -> Knocker:
+    """Assemble a Knocker that is not started yet."""
+    from twisted.internet import reactor
+
+    return Knocker(options["settings"], options["config"], reactor)
+
+
+class Knocker(Service):
+    """Everything that runs, wired together."""
+
+    def __init__(self, settings: Settings, config_path: str, reactor: Any) -> None:
+        self.settings = settings
+        self.config_path = config_path
+        self.reactor = reactor
+        self.lock = Lock(settings.storage.storage_path)
+        self.pool = ThreadPool(1, 1, "whitelist writer")
+        keyring = Keyring(settings.keys)
+        self.whitelist = Whitelist(keyring, settings.storage.max_entries, lambda: secrets.token_urlsafe(16))
+        self.store = JsonFile(
+            settings.storage.storage_path,
+            self.whitelist,
+            clock.now,
+            clock.boot_id(),
+            lambda function: deferToThreadPool(reactor, self.pool, function),
+            reactor.callLater,
+        )
+        self.whitelist.followers.append(_tell)
+        self.reaper = Reaper(self.whitelist, clock.now, reactor)
+        self.house = House(
+            gate=Gate(_policy(settings, keyring), self.whitelist),
+            store=self.store,
+            tally=Tally(),
+            now=clock.now,
+            surroundings=Surroundings(_boot_seconds, read_surroundings),
+            reports=Reports(_boot_seconds),
+            manners=_manners(settings),
+            complaints=self.reaper.complaints,
+        )
+        self.web = Web(self.house)
+        door = Door(self.house, Verify(self.house), self.web.app.resource())
+        self.site = GateSite(door, self.house, settings.server.max_connections, reactor)
+        self.port: IListeningPort | None = None
+        self._trigger: Any = None
+
+    def startService(self) -> None:
+        """Load what was stored, then open the doors: nobody is answered from a whitelist that is not loaded."""
+        super().startService()
+        server = self.settings.server
+        try:
+            self.lock.take(os.getpid())
+            own, gateways = self.house.surroundings()
+            forbidden = self.house.gate.forbidden(own, gateways)
+            self.store.load(self.whitelist.keyring, forbidden, lambda: secrets.token_urlsafe(16))
+            self.web.warm_up()
+            self.port = _listen(self.reactor, server.host, server.port, self.site)
+        except Unusable as unusable:
+            self.lock.release()
+            _give_up([str(unusable)])
+        self.pool.start()
+        self.store.start()
+        self.reaper.start(self.settings.storage.cleanup_interval_seconds)
+        self.reactor.callWhenRunning(self._heed_signals)
+        self._announce(self.settings)
+        log.info("listening on {host} port {port}", host=server.host, port=server.port)
+
+    async def _stop(self) -> None:
+        if self.port is not None:
+            await Deferred.fromCoroutine(_settled(self.port.stopListening()))
+        closed = self.site.leave().addTimeout(GRACE, self.reactor)
+        try:
+            await closed
+        except Exception:  # noqa: BLE001 - who is not gone by now is cut off
+            for channel in tuple(self.site.channels):
+                channel.transport.abortConnection()
+        self.reaper.stop()
+        await self.store.idle()
+        self.store.stop()
+        self.pool.stop()
+        self.lock.release()
+        log.info("stopped; {count} live grants are stored", count=len(self.whitelist))
+
+    def stopService(self) -> Deferred[Any]:
+        """Close the doors, let knocks in flight finish, flush, in this order."""
+        stopped = super().stopService()
+        return gatherResults([Deferred.fromCoroutine(self._stop())] + ([stopped] if stopped is not None else []))
+
+    def reload(self) -> bool:
+        """Read the settings again; a faulty file changes nothing. Returns whether the new ones count now."""
+        try:
+            settings = load(self.config_path)
+        except Faulty as faulty:
+            for fault in faulty.faults:
+                log.error("{fault}", fault=fault)
+            log.error("the settings were not reloaded; the old ones stay")
+            return False
+        for name in _fixed_changes(self.settings, settings):
+            log.warn("{name} changed; that needs a restart", name=name)
+        keyring = Keyring(settings.keys)
+        self.house.gate.policy = _policy(settings, keyring)
+        self.house.manners = _manners(settings)
+        self.whitelist.max_entries = settings.storage.max_entries
+        self.whitelist.rekey(keyring)
+        self.store.start()
+        self.settings = settings
+        self._announce(settings)
+        log.info("the settings were reloaded from {path}", path=self.config_path)
+        return True
+
+    def _announce(self, settings: Settings) -> None:
+        for warning in settings.warnings:
+            log.warn("{warning}", warning=warning)
+        exclusions = settings.security.exclusions
+        for entry in exclusions.everywhere:
+            log.info("open to everybody: {entry}", entry=str(entry))
+        for host, entries in exclusions.by_host.items():
+            for entry in entries:
+                log.info("open to everybody on {host}: {entry}", host=host, entry=str(entry))
+        if not settings.server.trusted_proxies.members:
+            log.warn("server.trusted_proxies is empty: behind a proxy nobody can be let in until it is named there")
+
+    def _heed_signals(self) -> None:
+        """SIGTERM ends with status 0, where twistd would re-raise it; SIGHUP reloads, where it would end us."""
+        signal.signal(signal.SIGTERM, lambda *_: self.reactor.callFromThread(self._terminate))
+        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
+
+    def _terminate(self) -> None:
+        try:
+            self.reactor.stop()
+        except ReactorNotRunning:
+            log.info("already stopping")
+
+
+def _policy(settings: Settings, keyring: Keyring) -> Policy:
+    server, security = settings.server, settings.security
+    return Policy(
+        keyring=keyring,
+        trusted=server.trusted_proxies,
+        shared=server.shared_addresses,
+        always_allowed=security.always_allowed_ips,
+        exclusions=security.exclusions,
+        allow_loopback=server.allow_loopback_clients,
+    )
+
+
+def _manners(settings: Settings) -> Manners:
+    deny = settings.security.deny
+    return Manners(deny.status, deny.by_host, settings.cors_origin, settings.knock_hosts)
+
+
+def _fixed_changes(old: Settings, new: Settings) -> list[str]:
+    """The settings that only a restart can change, and that did change."""
+    fixed: dict[str, Callable[[Settings], object]] = {
+        "server.host": lambda settings: settings.server.host,
+        "server.port": lambda settings: settings.server.port,
+        "server.max_connections": lambda settings: settings.server.max_connections,
+        "whitelist.storage_path": lambda settings: settings.storage.storage_path,
+        "whitelist.cleanup_interval_seconds": lambda settings: settings.storage.cleanup_interval_seconds,
+    }
+    return [name for name, value in fixed.items() if value(old) != value(new)]
+
+
+def _listen(reactor: Any, host: str, port: int, site: GateSite) -> IListeningPort:
+    endpoint = TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
+    outcome: list[Any] = []
+    endpoint(reactor, port, backlog=_BACKLOG, interface=host).listen(site).addBoth(outcome.append)
+    if isinstance(outcome[0], Failure):
+        error = outcome[0].value
+        reason = error.socketError.strerror if isinstance(error, CannotListenError) else str(error)
+        raise Unusable(f"server.host {host}, server.port {port}: cannot listen there: {reason}")
+    found: IListeningPort = outcome[0]
+    return found
+
+
+async def _settled(result: Any) -> None:
+    if isinstance(result, Deferred):
+        await result
+
+
+def _boot_seconds() -> float:
+    return clock.now().boot
+
+
+def _tell(change: Change) -> None:
+    """The audit line of one change."""
+    log.info(
+        "{event} {entry} for {key} via {via} until {until:.0f} {why}",
+        event=change.event.value,
+        entry=str(change.grant.network),
+        key=change.grant.key or "an older file",
+        via=change.grant.via.value,
+        until=change.grant.expires_at,
+        why=f"({change.why})" if change.why else "",
+    )
+
+
+def _give_up(faults: list[str]) -> None:
+    """End the start: the faults on stderr, one a line, and status 1."""
+    sys.stderr.write("".join(f"{fault}\n" for fault in faults))
+    sys.stderr.flush()
+    raise SystemExit(1)

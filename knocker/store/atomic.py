@@ -1,0 +1,52 @@
+"""Replacing a file so that after a crash or a power cut the old or the new content is there, whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+
+def temporary(path: str) -> str:
+    """The one temporary name beside `path`: fixed, so that crashes leave no growing litter."""
+    return path + ".tmp"
+
+
+def replace(path: str, chunks: Iterable[bytes]) -> None:
+    """Write `chunks` to `path`; when this returns, file and directory are synced. Raises OSError.
+
+    After an error the old content is in place, or the new one where only the directory's sync failed.
+    """
+    name = temporary(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600)
+    try:
+        try:
+            for chunk in chunks:
+                _write(descriptor, chunk)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+    sync_directory(path)
+
+
+def _write(descriptor: int, chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in the directory of `path` durable, a rename just done among them. Raises OSError."""
+    descriptor = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

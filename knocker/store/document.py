@@ -1,0 +1,206 @@
+"""whitelist.json: grants as text, and text as grants that are still worth something (contract 3.6)."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from knocker.core.addresses import Network
+from knocker.core.keys import Keyring
+from knocker.core.knock import Forbidden, too_broad
+from knocker.core.moment import Moment
+from knocker.core.whitelist import Grant, Via, lost_right
+
+VERSION = 1
+MOST_BACK = 60.0  # seconds that a clock may be behind the time of the last write after a reboot
+_OVER = "its time is over"
+_CHUNK = 500  # grants a write; keeps the interpreter free for the reactor between writes
+
+
+class Damaged(Exception):
+    """The text is no whitelist at all."""
+
+
+@dataclass
+class Contents:
+    """What a file held: grants that live, how many entries were bad, and why others ended."""
+
+    grants: list[Grant] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    flat: bool = False
+
+
+def grant_text(grant: Grant) -> bytes:
+    """One grant as it stands in the file."""
+    entry = {
+        "id": grant.id,
+        "entry": str(grant.network),
+        "key": grant.key,
+        "key_mark": grant.mark,
+        "via": grant.via.value,
+        "created_at": grant.created_at,
+        "last_knock_at": grant.last_knock_at,
+        "expires_at": grant.expires_at,
+        "boot_ends_at": grant.boot_ends_at,
+    }
+    return json.dumps(entry).encode()
+
+
+def document(texts: list[bytes], now: Moment, boot_id: str) -> Iterator[bytes]:
+    """The whole file, in pieces."""
+    head = {"version": VERSION, "saved_at": now.wall, "boot_id": boot_id, "boot_time": now.boot}
+    yield json.dumps(head)[:-1].encode() + b', "grants": [\n'
+    for start in range(0, len(texts), _CHUNK):
+        yield (b",\n" if start else b"") + b",\n".join(texts[start : start + _CHUNK])
+    yield b"\n]}\n"
+
+
+def read(
+    data: bytes, now: Moment, boot_id: str, keyring: Keyring, forbidden: Forbidden, new_id: Callable[[], str]
+) -> Contents:
+    """Read a file of this version, or the older flat one; raises Damaged."""
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"not JSON: {type(error).__name__}") from None
+    if not isinstance(value, dict):
+        raise Damaged("not a JSON object")
+    if "version" not in value:
+        return _read_flat(value, now, keyring, forbidden, new_id)
+    if value["version"] != VERSION:
+        raise Damaged("of another version")
+    return _Reader(value, now, boot_id, keyring, forbidden).contents()
+
+
+class _Reader:
+    """Reads a file of this version."""
+
+    def __init__(
+        self, value: dict[str, Any], now: Moment, boot_id: str, keyring: Keyring, forbidden: Forbidden
+    ) -> None:
+        try:
+            self.saved = Moment(_number(value["saved_at"]), _number(value["boot_time"]))
+            self.entries = value["grants"]
+            same_id = value["boot_id"] == boot_id != ""
+        except (KeyError, ValueError):
+            raise Damaged("without saved_at, boot_time, boot_id or grants") from None
+        if not isinstance(self.entries, list):
+            raise Damaged("whose grants are no list")
+        self.now, self.keyring, self.forbidden = now, keyring, forbidden
+        self.same_boot = same_id and now.boot >= self.saved.boot
+
+    def contents(self) -> Contents:
+        found = Contents()
+        if not self.same_boot and self.now.wall < self.saved.wall - MOST_BACK:
+            found.ended = [
+                f"the clock is {self.saved.wall - self.now.wall:.0f} s behind the last write before the reboot"
+            ] * len(self.entries)
+            return found
+        owners: set[tuple[str | None, Network]] = set()
+        ids: set[str] = set()
+        for entry in self.entries:
+            try:
+                grant, why = self._grant(entry)
+                if grant.id in ids or (grant.key, grant.network) in owners:
+                    raise _Bad("an entry that stands there twice")
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                found.bad.append(_reason(error))
+                continue
+            ids.add(grant.id)
+            owners.add((grant.key, grant.network))
+            if why:
+                found.ended.append(why)
+            else:
+                found.grants.append(grant)
+        return found
+
+    def _grant(self, entry: Any) -> tuple[Grant, str]:
+        """One entry, and why it has ended, if it has; raises for what no Knocker wrote."""
+        network, name, via = Network.parse(entry["entry"]), entry["key"], Via(entry["via"])
+        if not re.fullmatch(r"[A-Za-z0-9_-]{16,64}", entry["id"]):
+            raise _Bad("a bad id")
+        if not (name is None or isinstance(name, str)) or (name is None) != (via is Via.FILE):
+            raise _Bad("a bad owner")
+        _check(network, via, self.forbidden)
+        key = self.keyring.named(name) if name is not None else None
+        longest = key.max_ttl if key else self.keyring.longest_ttl
+        wall, boot = _number(entry["expires_at"]), _number(entry["boot_ends_at"])
+        if not self.same_boot:
+            boot = self.now.boot + min(wall - self.now.wall, boot - self.saved.boot)
+        grant = Grant(
+            id=entry["id"],
+            network=network,
+            key=name,
+            mark=str(entry["key_mark"]),
+            via=via,
+            hosts=key.hosts if key else None,
+            created_at=_number(entry["created_at"]),
+            last_knock_at=_number(entry["last_knock_at"]),
+            expires_at=min(wall, self.now.wall + longest),
+            boot_ends_at=min(boot, self.now.boot + longest),
+        )
+        return grant, lost_right(grant, key) or ("" if grant.lives(self.now) else _OVER)
+
+
+def _read_flat(
+    value: dict[str, Any], now: Moment, keyring: Keyring, forbidden: Forbidden, new_id: Callable[[], str]
+) -> Contents:
+    """The older file: addresses with the time of their expiry, nobody's in particular."""
+    found = Contents(flat=True)
+    ends: dict[Network, float] = {}
+    for text, expiry in value.items():
+        try:
+            network, wall = Network.parse(text), _number(expiry)
+            _check(network, Via.FILE, forbidden)
+        except (ValueError, OverflowError) as error:
+            found.bad.append(_reason(error))
+            continue
+        ends[network] = min(wall, ends.get(network, wall), now.wall + keyring.longest_ttl)
+    for network, end in ends.items():
+        boot = now.boot + end - now.wall
+        grant = Grant(new_id(), network, None, "", Via.FILE, None, now.wall, now.wall, end, boot)
+        if grant.lives(now):
+            found.grants.append(grant)
+        else:
+            found.ended.append(_OVER)
+    return found
+
+
+class _Bad(ValueError):
+    """What is wrong with an entry, in words that may be logged: none of them are the entry's own."""
+
+
+def _check(network: Network, via: Via, forbidden: Forbidden) -> None:
+    """An entry must be one that a knock could leave today."""
+    why = forbidden.why(network)
+    if why:
+        raise _Bad(why)
+    own = network.single and via in (Via.HTTP, Via.UDP)
+    if too_broad(network) and not own:
+        raise _Bad("a network that is too broad")
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a repeated member")
+    return members
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > 1e13:
+        raise _Bad("a bad time")
+    return float(value)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, _Bad) else "an unreadable entry"

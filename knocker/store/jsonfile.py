@@ -1,0 +1,280 @@
+"""The whitelist on disk: one writer, several knocks in one write, memory only after the disk (contract 3.6).
+
+Every write holds the whole whitelist. While one is under way in the writer's thread, knocks wait for the next.
+The grants' texts are kept, so that a write costs the reactor no more than a copy of references.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from knocker.core.keys import Keyring
+from knocker.core.knock import Forbidden
+from knocker.core.moment import Moment
+from knocker.core.refusals import Refusal, Refused
+from knocker.core.whitelist import Change, Event, Grant, Whitelist, Wish
+from knocker.store import atomic
+from knocker.store.document import Contents, Damaged, document, grant_text, read
+from knocker.store.lock import Unusable
+
+LONGEST_RETRY = 30.0  # seconds between attempts to write what memory already knows
+
+InThread = Callable[[Callable[[], None]], Deferred[None]]
+CallLater = Callable[[float, Callable[[], None]], IDelayedCall]
+
+
+class JsonFile:
+    """A whitelist and its file. `in_thread` runs a function off the reactor, one at a time."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        path: str,
+        whitelist: Whitelist,
+        now: Callable[[], Moment],
+        boot_id: str,
+        in_thread: InThread,
+        call_later: CallLater,
+    ) -> None:
+        self.path = path
+        self.whitelist = whitelist
+        self.damage = ""
+        self.failure = ""
+        self._now = now
+        self._boot_id = boot_id
+        self._in_thread = in_thread
+        self._call_later = call_later
+        self._texts: dict[str, bytes] = {}
+        self._opening: list[tuple[Wish, Deferred[Grant]]] = []
+        self._closing: list[Deferred[None]] = []
+        self._dirty = False
+        self._writing = False
+        self._retry: IDelayedCall | None = None
+        self._retry_after = 1.0
+        self._idle: list[Deferred[None]] = []
+        whitelist.followers.append(self._follow)
+
+    # Loading, before anybody asks.
+
+    def load(self, keyring: Keyring, forbidden: Forbidden, new_id: Callable[[], str]) -> None:
+        """Take in what an earlier process stored; raises Unusable where the path is no file to work with."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(atomic.temporary(self.path))
+        data = _contents(self.path)
+        if data is None:
+            return
+        now = self._now()
+        try:
+            found = read(data, now, self._boot_id, keyring, forbidden, new_id)
+        except Damaged as error:
+            kept = self._keep_aside(now, os.rename)
+            self.damage = f"the whitelist file was {error}; it is kept as {kept} and the whitelist began empty"
+            self.log.error("{path}: {damage}", path=self.path, damage=self.damage)
+            return
+        if found.bad:
+            kept = self._keep_aside(now, lambda _, kept: atomic.replace(kept, [data]))
+            why = "; ".join(list(dict.fromkeys(found.bad))[:5])
+            self.damage = f"{len(found.bad)} bad entries were dropped ({why}); the file is kept as {kept}"
+            self.log.error("{path}: {damage}", path=self.path, damage=self.damage)
+        elif found.flat and found.grants:
+            self._keep_older(data)
+        self._report(found)
+        self.whitelist.restore(found.grants)
+        self._texts = {grant.id: grant_text(grant) for grant in found.grants}
+        self._dirty = bool(found.flat or found.bad or found.ended)
+
+    def _report(self, found: Contents) -> None:
+        self.log.info("{path}: {count} live grants", path=self.path, count=len(found.grants))
+        for why in dict.fromkeys(found.ended):
+            count = found.ended.count(why)
+            self.log.info("{path}: {count} grants ended: {why}", path=self.path, count=count, why=why)
+
+    def _keep_older(self, data: bytes) -> None:
+        """A file of the older format is kept once, for the way back."""
+        older = self.path + ".v0"
+        try:
+            if not os.path.lexists(older):
+                atomic.replace(older, [data])
+        except OSError as error:
+            raise Unusable(f"{older}: the older whitelist cannot be kept: {error.strerror}") from None
+
+    def _keep_aside(self, now: Moment, move: Callable[[str, str], None]) -> str:
+        kept = f"{self.path}.corrupt-{int(now.wall * 1000)}"
+        try:
+            move(self.path, kept)
+            atomic.sync_directory(self.path)
+        except OSError as error:
+            raise Unusable(f"{self.path}: damaged, and it cannot be kept as {kept}: {error.strerror}") from None
+        return kept
+
+    def start(self) -> None:
+        """Write what loading changed."""
+        self._wake()
+
+    # Opening and closing.
+
+    def put(self, wish: Wish) -> Deferred[Grant]:
+        """Store what a knock leaves, then let it count; fails with Refused where nothing was granted."""
+        waiter: Deferred[Grant] = Deferred()
+        self._opening.append((wish, waiter))
+        self._wake()
+        return waiter
+
+    def remove(self, grants: Iterable[Grant], why: str = "") -> Deferred[None]:
+        """Close grants: at once in memory, then on disk; fails with Refused where the disk did not take it.
+
+        A close that could not be stored counts all the same and is written again until it is.
+        """
+        waiter: Deferred[None] = Deferred()
+        if not self.whitelist.close(grants, why) and not self._dirty and not self._writing:
+            waiter.callback(None)
+            return waiter
+        self._closing.append(waiter)
+        self._dirty = True
+        self._wake()
+        return waiter
+
+    def complaints(self) -> list[str]:
+        """What keeps this store from being ready, in words for the admin."""
+        return [complaint for complaint in (self.failure, self.damage) if complaint]
+
+    def idle(self) -> Deferred[None]:
+        """Fires when nothing waits to be written any more, or a last attempt failed."""
+        waiter: Deferred[None] = Deferred()
+        self._idle.append(waiter)
+        self._wake()
+        return waiter
+
+    def stop(self) -> None:
+        """Plan no further attempts."""
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        self._retry = None
+
+    def _follow(self, change: Change) -> None:
+        if change.event in (Event.CLOSED, Event.EXPIRED):
+            self._texts.pop(change.grant.id, None)
+            self._dirty = True
+            if change.event is Event.EXPIRED:
+                self._wake()
+
+    # The writer.
+
+    def _wake(self) -> None:
+        if not self._writing:
+            self._writing = True
+            # On the next turn, so that whatever happens in this one shares the write.
+            self._call_later(0, self._work)
+
+    def _work(self) -> None:
+        Deferred.fromCoroutine(self._write_all()).addErrback(
+            lambda failure: self.log.failure("the writer of {path} failed", failure, path=self.path)
+        )
+
+    async def _write_all(self) -> None:
+        failed = False
+        try:
+            while self._opening or self._closing or (self._dirty and not failed):
+                failed = not await self._write_once()
+        finally:
+            self._writing = False
+            if failed:
+                self._retry_later()
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                waiter.callback(None)
+
+    async def _write_once(self) -> bool:
+        opening, self._opening = self._opening, []
+        closing, self._closing = self._closing, []
+        now = self._now()
+        planned = self._plan(opening, now)
+        if not planned and not closing and not self._dirty:
+            return True
+        self._dirty = False
+        texts = {**self._texts, **{grant.id: grant_text(grant) for grant, _ in planned}}
+        chunks = document(list(texts.values()), now, self._boot_id)
+        try:
+            await self._in_thread(lambda: atomic.replace(self.path, chunks))
+        except Exception as error:  # noqa: BLE001 - whatever it was, nothing is known to be stored
+            self._dirty = True
+            self._fail(error)
+            self._answer_failure(planned, closing)
+            return False
+        self._recovered()
+        for grant, waiter in planned:
+            if self.whitelist.settle(grant):
+                self._texts[grant.id] = texts[grant.id]
+            else:
+                self._dirty = True
+            waiter.callback(grant)
+        for closed in closing:
+            closed.callback(None)
+        return True
+
+    def _plan(self, opening: list[tuple[Wish, Deferred[Grant]]], now: Moment) -> list[tuple[Grant, Deferred[Grant]]]:
+        planned = []
+        for wish, waiter in opening:
+            try:
+                planned.append((self.whitelist.plan(wish, now), waiter))
+            except Refused as refused:
+                waiter.errback(refused)
+        return planned
+
+    def _answer_failure(self, planned: list[tuple[Grant, Deferred[Grant]]], closing: list[Deferred[None]]) -> None:
+        for grant, _ in planned:
+            self.whitelist.abandon(grant)
+        for _, waiter in planned:
+            waiter.errback(Refused(Refusal.NOT_STORED, self.failure))
+        for closed in closing:
+            closed.errback(Refused(Refusal.CLOSED_NOT_STORED, self.failure))
+
+    def _fail(self, error: Exception) -> None:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        failure = f"{self.path} could not be written: {reason}"
+        if failure != self.failure:
+            self.log.error("{failure}; knocks are refused with 503 until it can be", failure=failure)
+        self.failure = failure
+
+    def _recovered(self) -> None:
+        if self.failure:
+            self.log.info("{path} can be written again", path=self.path)
+        self.failure, self._retry_after = "", 1.0
+        self.stop()
+
+    def _retry_later(self) -> None:
+        if self._retry is None:
+            self._retry = self._call_later(self._retry_after, self._try_again)
+            self._retry_after = min(2 * self._retry_after, LONGEST_RETRY)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._wake()
+
+
+def _contents(path: str) -> bytes | None:
+    """The bytes of the file, None where there is none; raises Unusable for what is no plain file of ours."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Unusable(f"{path}: a symbolic link; name the file itself in whitelist.storage_path") from None
+        raise Unusable(f"{path}: {error.strerror}") from None
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Unusable(f"{path}: not a regular file; whitelist.storage_path names a file")
+        try:
+            return file.read()
+        except OSError as error:
+            raise Unusable(f"{path}: {error.strerror}") from None
