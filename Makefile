@@ -1,0 +1,44 @@
+# make run: try Knocker here, with a real Caddy.   make test: the suite.   make test-long: its full counts.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: run test test-long lint format clean
+
+run: $(VENV)/.demo-ready
+	@$(BIN)/python demo/run.py
+
+test: $(VENV)/.test-ready lint
+	$(BIN)/python -m pytest -q
+
+test-long: $(VENV)/.test-ready
+	KNOCKER_TEST_LONG=1 $(BIN)/python -m pytest -q
+
+lint: $(VENV)/.test-ready
+	$(BIN)/ruff check -q
+	$(BIN)/ruff format -q --check
+	$(BIN)/mypy --no-error-summary
+
+format: $(VENV)/.test-ready
+	$(BIN)/ruff check -q --fix
+	$(BIN)/ruff format -q
+
+clean:
+	rm -rf $(VENV) .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Knocker needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo-ready: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "installing Knocker and Caddy into $(VENV)"
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test-ready: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "installing Knocker and its test tools into $(VENV)"
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[demo,test]'
+	@touch $@
