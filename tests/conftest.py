@@ -1,10 +1,10 @@
-"""Makes pytest-twisted as strict as trial: leftover timers, open sockets and logged errors fail the test that left them."""
+"""Makes pytest-twisted as strict as trial: leftover timers, sockets and logged errors fail the test that left them."""
 
 from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Any
 
 import hypothesis
@@ -26,7 +26,8 @@ class Errors:
         self.events: list[LogEvent] = []
         self.lines: list[str] = []
 
-    def __call__(self, event: LogEvent) -> None:
+    def heed(self, event: LogEvent) -> None:
+        """Note one event."""
         self.lines.append(formatEvent(event))
         if event.get("log_level") in (LogLevel.error, LogLevel.critical):
             self.events.append(event)
@@ -38,31 +39,38 @@ class Errors:
 
 
 _current = Errors()
+_OBSERVER: Any = _current.heed
 
 
 @pytest.fixture
-def errors() -> Iterator[Errors]:
+def errors() -> Errors:
     """The errors that this test logs."""
-    yield _current
+    return _current
 
 
 def _sockets() -> set[Any]:
-    return {reader for reader in reactor.getReaders() if "Waker" not in type(reader).__name__}  # type: ignore[attr-defined]
+    return {reader for reader in reactor.getReaders() if "Waker" not in type(reader).__name__}
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What was imported so far need not be looked through after each test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Compare the reactor before and after each test, and listen for errors meanwhile."""
-    calls = set(reactor.getDelayedCalls())  # type: ignore[attr-defined]
+    calls = set(reactor.getDelayedCalls())
     sockets = _sockets()
     _current.events, _current.lines = [], []
-    globalLogPublisher.addObserver(_current)
+    globalLogPublisher.addObserver(_OBSERVER)
     try:
         result = yield
         gc.collect()  # so that a failure nobody looked at is logged inside the guilty test
     finally:
-        globalLogPublisher.removeObserver(_current)
-        left = [call for call in set(reactor.getDelayedCalls()) - calls if call.active()]  # type: ignore[attr-defined]
+        globalLogPublisher.removeObserver(_OBSERVER)
+        left = [call for call in set(reactor.getDelayedCalls()) - calls if call.active()]
         for call in left:
             call.cancel()
     faults = [f"left a timer: {call}" for call in left]

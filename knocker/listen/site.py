@@ -126,9 +126,9 @@ class GateChannel(HTTPChannel):
 
     def allHeadersReceived(self) -> None:
         """The head is complete: the body's bound and deadline begin."""
-        self._end_deadline()
         if self._refused:
             return
+        self._end_deadline()
         if self.length is not None and self.length > MOST_BODY:
             self.refuse_size()
             return
@@ -138,8 +138,8 @@ class GateChannel(HTTPChannel):
 
     def allContentReceived(self) -> None:
         """The request is complete: it is answered now."""
-        self._end_deadline()
         if not self._refused:
+            self._end_deadline()
             super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:

@@ -87,10 +87,11 @@ def load(path: str) -> Settings:
     """Read the settings file at `path`; raises Faulty."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise Faulty([f"{path}: not a regular file"])
         with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise Faulty([f"{path}: not a regular file"])
             data = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise Faulty([f"{path}: not found; copy knocker.example.yaml to it, or name another with --config"]) from None

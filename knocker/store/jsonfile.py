@@ -67,8 +67,7 @@ class JsonFile:
 
     def load(self, keyring: Keyring, forbidden: Forbidden, new_id: Callable[[], str]) -> None:
         """Take in what an earlier process stored; raises Unusable where the path is no file to work with."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(atomic.temporary(self.path))
+        _remove(atomic.temporary(self.path))
         data = _contents(self.path)
         if data is None:
             return
@@ -261,6 +260,15 @@ class JsonFile:
         self._wake()
 
 
+def _remove(name: str) -> None:
+    """Remove what a crash left; raises Unusable where that cannot be done."""
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+    except OSError as error:
+        raise Unusable(f"{name}: in the way of writing the whitelist: {error.strerror}") from None
+
+
 def _contents(path: str) -> bytes | None:
     """The bytes of the file, None where there is none; raises Unusable for what is no plain file of ours."""
     try:
@@ -271,9 +279,10 @@ def _contents(path: str) -> bytes | None:
         if error.errno == errno.ELOOP:
             raise Unusable(f"{path}: a symbolic link; name the file itself in whitelist.storage_path") from None
         raise Unusable(f"{path}: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Unusable(f"{path}: not a regular file; whitelist.storage_path names a file")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Unusable(f"{path}: not a regular file; whitelist.storage_path names a file")
         try:
             return file.read()
         except OSError as error:

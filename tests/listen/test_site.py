@@ -1,0 +1,168 @@
+"""The wire's bounds: size, time and number, whatever a client does (contract 3)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Errors
+from tests.wire import KEY, SETTINGS, Disk, World, answer, hang_up
+
+CLIENT = "198.51.100.7"
+HEAD = f"Host: k\r\nX-Forwarded-For: {CLIENT}\r\nX-Api-Key: {KEY}\r\n"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(f"POST /knock HTTP/1.1\r\n{HEAD}Content-Length: 4097\r\n\r\n", id="declared"),
+        pytest.param(f"POST /knock HTTP/1.1\r\n{HEAD}Content-Length: 1000000000000\r\n\r\n", id="a terabyte"),
+        pytest.param(f"POST /knock HTTP/1.1\r\n{HEAD}Content-Length: {'9' * 5000}\r\n\r\n", id="5000 digits"),
+        pytest.param(
+            f"POST /knock HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n800\r\n{'a' * 2048}\r\n"
+            f"800\r\n{'a' * 2048}\r\n1\r\na\r\n0\r\n\r\n",
+            id="chunk by chunk",
+        ),
+    ],
+)
+def test_a_body_over_4096_bytes_is_refused_as_soon_as_that_is_known(world: World, raw: str) -> None:
+    channel, wire = world.connect()
+    channel.dataReceived(raw.encode())
+    got = answer(wire.value())
+    assert (got.status, json.loads(got.body)) == (413, {"error": "Request body too large."})
+    assert got.headers["cache-control"] == "no-store"
+    assert wire.closed
+    channel.dataReceived(b"GET /verify HTTP/1.1\r\nHost: k\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n" * 3)
+    assert wire.value().count(b"HTTP/1.1 ") == 1, "what follows on a refused connection is not read"
+    world.clock.advance(2.1)
+    assert wire.disconnected, "the client had its time to read the answer"
+    hang_up(channel)
+    assert len(world.whitelist) == 0
+
+
+def test_a_body_of_exactly_4096_bytes_is_read(world: World) -> None:
+    body = b'{"ttl": 5' + b" " * 4086 + b"}"
+    assert len(body) == 4096
+    assert world.knock(CLIENT, body=body).status == 200
+
+
+def test_a_refused_request_to_verify_is_a_denial(world: World) -> None:
+    raw = "POST /verify HTTP/1.1\r\nHost: k\r\nX-Forwarded-For: 192.0.2.1\r\nContent-Length: 5000\r\n\r\n"
+    got = answer(world.send(raw.encode()))
+    assert (got.status, got.body) == (401, b"")
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        pytest.param(b"GET /verify HTTP/1.1\r\nA: " + b"b" * 17000 + b"\r\n\r\n", 401, id="one long line, to verify"),
+        pytest.param(b"GET /knock HTTP/1.1\r\nA: " + b"b" * 17000 + b"\r\n\r\n", 431, id="one long line"),
+        pytest.param(b"GET /knock HTTP/1.1\r\n" + b"A: bbbbbbbbbbbbbbbbbbb\r\n" * 900 + b"\r\n", 431, id="many lines"),
+        pytest.param(b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\n\r\n", 431, id="a long target"),
+        pytest.param(b"GET /knock HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400, id="no number"),
+        pytest.param(b"GET /knock HTTP/1.1\r\nContent-Length: " + b"x" * 50 + b"\r\n\r\n", 400, id="a long no number"),
+        pytest.param(b"GET /knock HTTP/1.1\r\nA : b\r\n\r\n", 400, id="a space before the colon"),
+        pytest.param(b"nonsense\r\n\r\n", 400, id="no request"),
+    ],
+)
+def test_a_request_that_is_none_gets_one_answer_and_the_connection_ends(
+    world: World, raw: bytes, status: int, errors: Errors
+) -> None:
+    channel, wire = world.connect()
+    channel.dataReceived(raw)
+    assert answer(wire.value()).status == status
+    assert wire.value().count(b"HTTP/1.1 ") == 1
+    assert wire.closed
+    hang_up(channel)
+    assert errors.events == []
+
+
+@pytest.mark.parametrize(
+    ("begin", "trickle"),
+    [
+        pytest.param(b"", b"", id="a connection that says nothing"),
+        pytest.param(b"G", b"", id="a request that begins and stops"),
+        pytest.param(b"GET /verify HTTP/1.1\r\nA: ", b"b", id="a head that trickles"),
+        pytest.param(f"POST /knock HTTP/1.1\r\n{HEAD}Content-Length: 99\r\n\r\n".encode(), b"b", id="a slow body"),
+        pytest.param(b"GET /verify HTTP/1.1\r\nHost: k\r\n\r\nGET /ver", b"i", id="a second request that trickles"),
+    ],
+)
+def test_ten_seconds_are_ten_seconds_whatever_trickles(world: World, begin: bytes, trickle: bytes) -> None:
+    channel, wire = world.connect()
+    if begin:
+        channel.dataReceived(begin)
+    for _ in range(9):
+        world.clock.advance(1)
+        if trickle:
+            channel.dataReceived(trickle)
+        assert not wire.closed
+    world.clock.advance(1.1)
+    assert wire.closed
+    hang_up(channel)
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_the_second_requests_deadline_begins_when_the_first_is_answered(world: World) -> None:
+    disk = Disk(world)
+    channel, wire = world.connect()
+    channel.dataReceived(f"POST /knock HTTP/1.1\r\n{HEAD}\r\nGET /verify HTT".encode())
+    world.clock.advance(0)
+    world.clock.advance(60)
+    assert not wire.closed, "a knock that waits for the disk is not the client's fault"
+    disk.succeed()
+    world.clock.advance(9.9)
+    assert not wire.closed
+    world.clock.advance(0.2)
+    assert wire.closed
+    hang_up(channel)
+
+
+def test_an_idle_connection_is_kept_for_130_seconds_between_requests(world: World) -> None:
+    channel, wire = world.connect()
+    for _ in range(3):
+        channel.dataReceived(b"GET /verify HTTP/1.1\r\nHost: k\r\n\r\n")
+        world.clock.advance(129)
+        assert not wire.closed
+    world.clock.advance(2)
+    assert wire.closed
+    hang_up(channel)
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_more_connections_than_the_setting_allows_are_closed_at_once(tmp_path: Path, errors: Errors) -> None:
+    world = World(tmp_path, SETTINGS.replace("server: {", "server: {max_connections: 2, "))
+    first, _ = world.connect()
+    second, _ = world.connect()
+    assert world.site.buildProtocol(None) is None
+    assert any("server.max_connections" in line for line in errors.lines)
+    hang_up(first)
+    third, wire = world.connect()
+    third.dataReceived(b"GET /verify HTTP/1.1\r\nHost: k\r\n\r\n")
+    assert answer(wire.value()).status == 401
+    hang_up(second)
+    hang_up(third)
+
+
+def test_at_the_end_connections_close_once_their_request_is_answered(world: World) -> None:
+    disk = Disk(world)
+    idle, idle_wire = world.connect()
+    busy, busy_wire = world.connect()
+    busy.dataReceived(f"POST /knock HTTP/1.1\r\n{HEAD}\r\n".encode())
+    world.clock.advance(0)
+    left: list[None] = []
+    world.site.leave().addCallback(left.append)
+    assert (idle_wire.closed, busy_wire.closed) == (True, False)
+    hang_up(idle)
+    disk.succeed()
+    assert answer(busy_wire.value()).status == 200
+    assert busy_wire.closed
+    assert left == []
+    hang_up(busy)
+    assert left == [None]
