@@ -53,14 +53,8 @@ def _sized(request: Request, status: int, body: bytes, content_type: bytes | Non
     return body
 
 
-def raw(status: int, phrase: bytes, error: str | None) -> bytes:
+def raw(status: int, phrase: bytes, error: str) -> bytes:
     """A whole answer for a request that never became one; the connection ends with it."""
-    body = json.dumps({"error": error}).encode() if error is not None else b""
-    kind = b"Content-Type: application/json\r\n" if error is not None else b""
-    return b"HTTP/1.1 %d %s\r\n%sCache-Control: no-store\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (
-        status,
-        phrase,
-        kind,
-        len(body),
-        body,
-    )
+    body = json.dumps({"error": error}).encode()
+    head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n" % (status, phrase)
+    return head + b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)

@@ -186,11 +186,7 @@ class GateChannel(HTTPChannel):
         self._end_deadline()
         self.setTimeout(None)
         self.site.house.tally.drop(f"http_{status}")
-        if is_verify(getattr(self, "_path", b"").partition(b"?")[0]):
-            denied = self.site.house.manners.deny_status
-            self.transport.write(answers.raw(denied, b"Denied", None))
-        else:
-            self.transport.write(answers.raw(status, phrase, error))
+        self.transport.write(answers.raw(status, phrase, error))
         self.transport.unregisterProducer()
         self._deadline = self.callLater(LINGER, self.transport.abortConnection)
         self.transport.loseWriteConnection()
