@@ -254,6 +254,7 @@ def _tell(change: Change) -> None:
 
 def _give_up(faults: list[str]) -> None:
     """End the start: the faults on stderr, one a line, and status 1."""
-    sys.stderr.write("".join(f"{fault}\n" for fault in faults))
-    sys.stderr.flush()
+    stderr = sys.__stderr__ or sys.stderr  # by now twistd may have made the other one a part of its log
+    stderr.write("".join(f"{fault}\n" for fault in faults))
+    stderr.flush()
     raise SystemExit(1)

@@ -85,8 +85,9 @@ def generate(token_bytes: Callable[[int], bytes]) -> str:
 
 def well_formed(key: str) -> bool:
     """Whether `key` is one that `generate` made, unaltered."""
-    body, check = key[:-6], key[-6:]
-    return len(key) == 52 and key.startswith(_PREFIX) and check == _base62(zlib.crc32(body.encode()), 6)
+    if not (len(key) == 52 and key.startswith(_PREFIX) and key.isascii() and key[3:].isalnum()):
+        return False
+    return key[-6:] == _base62(zlib.crc32(key[:-6].encode()), 6)
 
 
 def udp_secret(key: str) -> bytes:

@@ -99,6 +99,5 @@ def asked_path(tail: bytes, forwarded: Sequence[bytes], original: Sequence[bytes
 
 
 def _several(value: bytes) -> bool:
-    """Whether a proxy may have joined two lines into this value: a second path after a comma."""
-    path = value.partition(b"?")[0]
-    return b", " in path or b",/" in path
+    """Whether a proxy may have joined two lines into this value: another path after a comma."""
+    return b", " in value or b",/" in value

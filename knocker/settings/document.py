@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from typing import Any
 
 import yaml
@@ -16,6 +17,8 @@ class Unreadable(Exception):
 
 class _Strict(yaml.SafeLoader):
     """PyYAML's safe loader without what can surprise: aliases, tags, repeated keys, merge keys."""
+
+    known: Container[str] = ()
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
@@ -36,8 +39,12 @@ class _Strict(yaml.SafeLoader):
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise Unreadable(f"line {line}: a setting's name is a plain word")
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise Unreadable(f"line {line}: merge keys (<<) are not allowed")
             if key.value in names:
-                raise Unreadable(f"line {line}: the setting {_shown(key.value)} stands here a second time")
+                # Only a name that the product knows may be shown: another could be a key in the wrong place.
+                name = f"the setting {key.value}" if key.value in self.known else "a setting"
+                raise Unreadable(f"line {line}: {name} stands here a second time")
             names.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
@@ -51,8 +58,8 @@ class _Strict(yaml.SafeLoader):
 _Strict.add_constructor("tag:yaml.org,2002:int", _Strict.construct_yaml_int)
 
 
-def read(data: bytes) -> Any:
-    """The document's value; raises Unreadable."""
+def read(data: bytes, known: Container[str] = ()) -> Any:
+    """The document's value; raises Unreadable. `known`: the names of settings, which a message may show."""
     if len(data) > MOST_BYTES:
         raise Unreadable(f"the file is over {MOST_BYTES} bytes long")
     try:
@@ -60,7 +67,9 @@ def read(data: bytes) -> Any:
     except ValueError:
         raise Unreadable("the file is not UTF-8 text") from None
     try:
-        return yaml.load(text, Loader=_Strict)  # noqa: S506 - a SafeLoader
+        loader = _Strict(text)
+        loader.known = known
+        return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -75,7 +84,3 @@ def read(data: bytes) -> Any:
 
 def _without_quotes(problem: str) -> str:
     return re.sub(r"""(['"]).{2,}\1""", "'...'", problem)
-
-
-def _shown(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,31}", name) else "of another name"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from knocker.core.keys import LONGEST_KEY, Key, digest_of
+from knocker.core.keys import LONGEST_KEY, Key, digest_of, well_formed
 from knocker.settings import fields
-from knocker.settings.place import Place, Read, section
+from knocker.settings.place import SHORTEST_KEY, Place, Read, section
 
 _PLACEHOLDERS = ("CHANGE_ME", "CHANGEME", "REPLACE_WITH", "YOUR_SECRET", "YOUR_KEY", "YOUR_API_KEY")
 
@@ -19,10 +19,12 @@ def api_keys(default_prefix: Callable[[], int]) -> Read:
         if not isinstance(value, list) or not value:
             place.expected("a list of at least one key", value)
             return ()
-        keys = [_key(item, place.at(index), index, default_prefix()) for index, item in enumerate(value)]
-        _distinct([(key.name if key else None) for key in keys], place, "name", "the name of another key")
-        _distinct([(key.digest if key else None) for key in keys], place, "key", "the same secret as another key")
-        return tuple(key for key in keys if key is not None)
+        found = [_members_of(item, place.at(index), index) for index, item in enumerate(value)]
+        _distinct([members.get("name") for members in found], place, "name", "the name of another key")
+        _distinct([members.get("digest") for members in found], place, "key", "the same secret as another key")
+        if place.complaints.faults:
+            return ()
+        return tuple(_key(members, default_prefix()) for members in found)
 
     return read
 
@@ -52,31 +54,36 @@ _MEMBERS: dict[str, Read] = {
 NAMES = tuple(_MEMBERS)
 
 
-def _key(value: Any, place: Place, index: int, default_prefix: int) -> Key | None:
+def _members_of(value: Any, place: Place, index: int) -> dict[str, Any]:
+    """What one entry says, as far as it could be read; its name and digest are there even beside faults."""
     if not isinstance(value, dict):
         place.fault("expected a mapping with a key and its ttl")
-        return None
-    faults = len(place.complaints.faults)
+        return {}
     found = section(value, place, _MEMBERS)
     if len([name for name in ("key", "key_sha256", "key_file") if value.get(name) is not None]) != 1:
         place.at("key").fault("exactly one of key, key_sha256 and key_file is needed")
     if "udp_secret" in value and "key_sha256" not in value:
         place.at("udp_secret").fault("it goes only beside key_sha256; from a plain key it is computed")
-    ttl = found.get("ttl", found.get("max_ttl"))
-    if ttl is None and "ttl" not in value and "max_ttl" not in value:
+    if "ttl" not in value and "max_ttl" not in value:
         place.at("ttl").fault("missing: the seconds that a knock with this key opens the gate")
-    elif ttl is not None and ttl > found.get("max_ttl", ttl):
-        place.at("ttl").fault(f"{ttl} is more than max_ttl, {found['max_ttl']}")
-    if len(place.complaints.faults) > faults:
-        return None
+    elif found.get("ttl", 0) > found.get("max_ttl", found.get("ttl", 0)):
+        place.at("ttl").fault(f"{found['ttl']} is more than max_ttl, {found['max_ttl']}")
+    if "name" not in value:
+        found["name"] = f"key-{index + 1}"
+    found["digest"] = found.get("key") or found.get("key_sha256")
+    return found
+
+
+def _key(members: dict[str, Any], default_prefix: int) -> Key:
+    ttl: int = members.get("ttl") or members["max_ttl"]
     return Key(
-        name=found.get("name", f"key-{index + 1}"),
-        digest=found["key"] if "key" in found else found["key_sha256"],
-        ttl=ttl or 0,
-        max_ttl=found.get("max_ttl", ttl or 0),
-        admin=found.get("allow_remote_whitelist", False),
-        hosts=found.get("hosts"),
-        ipv6_prefix=found.get("ipv6_prefix", default_prefix),
+        name=members["name"],
+        digest=members["digest"],
+        ttl=ttl,
+        max_ttl=members.get("max_ttl", ttl),
+        admin=members.get("allow_remote_whitelist", False),
+        hosts=members.get("hosts"),
+        ipv6_prefix=members.get("ipv6_prefix", default_prefix),
     )
 
 
@@ -93,6 +100,8 @@ def _plain(value: Any, place: Place) -> bytes:
     if fault:
         place.fault(fault)
         return b""
+    if value.startswith("kn_") and len(value) == 52 and not well_formed(value):
+        place.warn("it looks like a generated key, but its checksum is wrong: was it mistyped?")
     return digest_of(value.encode("ascii"))
 
 
@@ -105,8 +114,8 @@ def _weakness(value: Any) -> str:
         return "a key has only printable ASCII characters: others cannot be sent reliably"
     if value != value.strip():
         return "a key that begins or ends with a space can never match"
-    if len(value) < 16 or len(set(value)) < 6:
-        return "too easy to guess: at least 16 characters, six different ones (knocker genkey makes a good key)"
+    if len(value) < SHORTEST_KEY or len(set(value)) < 6:
+        return f"too easy to guess: use {SHORTEST_KEY} characters or more, six different ones (try knocker genkey)"
     if len(value) > LONGEST_KEY:
         return f"longer than {LONGEST_KEY} characters, so that no knock could present it"
     return ""

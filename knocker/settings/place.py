@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+SHORTEST_KEY = 16  # characters
+
 Read = Callable[[Any, "Place"], Any]
 
 
@@ -20,18 +22,17 @@ class Complaints:
 
 
 class Place:
-    """One value's path, ``api_keys[0].ttl``. Below a `private` place no value is ever shown."""
+    """One value's path, ``api_keys[0].ttl``. Below api_keys nothing is shown that is long enough to be a key."""
 
-    def __init__(self, path: str, complaints: Complaints, private: bool = False) -> None:
+    def __init__(self, path: str, complaints: Complaints) -> None:
         self.path = path
         self.complaints = complaints
-        self.private = private
 
-    def at(self, name: str | int, private: bool = False) -> Place:
+    def at(self, name: str | int) -> Place:
         """The place of one member or item."""
         dotted = f"{self.path}.{name}" if self.path else f"{name}"
         path = f"{self.path}[{name}]" if isinstance(name, int) else dotted
-        return Place(path, self.complaints, self.private or private)
+        return Place(path, self.complaints)
 
     def fault(self, message: str) -> None:
         """Say that the settings cannot be used."""
@@ -52,7 +53,7 @@ class Place:
         if value is None or isinstance(value, bool):
             return {None: "nothing", True: "true", False: "false"}[value]
         text = repr(value)
-        if self.private or (self.path.startswith("api_keys") and len(text) > 18):
+        if self.path.startswith("api_keys") and len(str(value)) >= SHORTEST_KEY:
             return "a text" if isinstance(value, str) else "another value"
         return text if len(text) <= 80 else text[:77] + "..."
 
@@ -86,6 +87,6 @@ def _unknown(name: Any, place: Place, table: Mapping[str, Read]) -> str:
     if not near:
         known = next(iter(difflib.get_close_matches(name, place.complaints.names, 1)), "")
         near = place.complaints.names.get(known, "")
-    if not near and place.path.startswith("api_keys") and len(name) > 15:
+    if not near and place.path.startswith("api_keys") and len(name) >= SHORTEST_KEY:
         return "an unknown setting"  # it might be a key that slipped to the left of a colon
     return f"unknown setting {name}" + (f"; did you mean {near}?" if near else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from typing import Any
 
@@ -105,7 +106,7 @@ def parse(data: bytes, path: str = "knocker.yaml", warnings: tuple[str, ...] = (
     """Read settings from the bytes of a file called `path`; raises Faulty with every fault."""
     complaints = Complaints(_NAMES)
     try:
-        settings = _settings(read(data), Place("", complaints))
+        settings = _settings(read(data, _NAMES), Place("", complaints))
     except Unreadable as error:
         raise Faulty([f"{path}: {error}"]) from None
     if complaints.faults or settings is None:
@@ -184,8 +185,8 @@ def _firewalld(value: Any, place: Place) -> None:
 
 def _url_host(value: Any, place: Place) -> str:
     """The host of an https URL without path."""
-    host = value.removeprefix("https://").removesuffix("/") if isinstance(value, str) else ""
-    if not isinstance(value, str) or not value.startswith("https://") or "/" in host:
+    found = re.fullmatch(r"https://([A-Za-z0-9._-]+)(:[0-9]{1,5})?/?", value) if isinstance(value, str) else None
+    if found is None:
         place.expected("an address such as https://knock.example.com", value)
         return ""
-    return fields.host_name(host.partition(":")[0], place)
+    return fields.host_name(found[1], place)
