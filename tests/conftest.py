@@ -89,3 +89,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.outcome = "failed"
         report.longrepr = f"not run: {report.longrepr}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how long each folder took."""
+    seconds: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                folder = report.nodeid.partition("::")[0].rpartition("/")[0]
+                seconds[folder] = seconds.get(folder, 0.0) + report.duration
+    shown = ", ".join(f"{folder} {time:.0f}" for folder, time in sorted(seconds.items(), key=lambda pair: -pair[1]))
+    terminalreporter.write_line(f"seconds per folder: {shown}")
