@@ -1,0 +1,52 @@
+"""A protected app, run as a program: it answers every request with a JSON object of what reached it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class _Echo(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _echo(self) -> None:
+        received = self._body()
+        told = {
+            "app": "reached",
+            "method": self.command,
+            "path": self.path,
+            "forwarded_for": self.headers.get_all("X-Forwarded-For", []),
+            "cookie": self.headers.get_all("Cookie", []),
+            "authorization": self.headers.get_all("Authorization", []),
+            "body": received.decode("latin-1"),
+        }
+        answer = json.dumps(told).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while length := int(self.rfile.readline(), 16):
+            body += self.rfile.read(length)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("do_"):
+            return self._echo
+        raise AttributeError(name)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+if __name__ == "__main__":
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), _Echo).serve_forever()

@@ -1,0 +1,82 @@
+"""The files that users copy are good as they stand: Caddyfiles, the compose file, the example settings."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from knocker.settings import Faulty, load
+from tests.proxies.conftest import FIRST_RECIPE
+from tests.service import CADDY, PROJECT, SCRIPTS
+
+
+def _run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    home = {name: str(directory) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
+    return subprocess.run(
+        command,
+        cwd=directory,
+        env=os.environ | home,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("text", [(PROJECT / "Caddyfile").read_text(), FIRST_RECIPE], ids=["ours", "first"])
+def test_caddy_finds_the_caddyfile_valid(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "Caddyfile"
+    file.write_text(text)
+    ended = _run(tmp_path, CADDY, "validate", "--adapter", "caddyfile", "--config", str(file))
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_our_caddyfile_is_formatted_as_caddy_would(tmp_path: Path) -> None:
+    ended = _run(tmp_path, CADDY, "fmt", "--diff", str(PROJECT / "Caddyfile"))
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_the_compose_file_follows_its_specification(tmp_path: Path) -> None:
+    checker = str(SCRIPTS / "check-jsonschema")
+    file = PROJECT / "docker-compose.yml"
+    ended = _run(tmp_path, checker, "--builtin-schema", "vendor.compose-spec", str(file))
+    assert ended.returncode == 0, ended.stdout
+
+
+def _copied(directory: Path, text: str) -> str:
+    file = directory / "knocker.yaml"
+    file.touch(mode=0o600)
+    file.write_text(text)
+    return str(file)
+
+
+def test_the_example_settings_are_refused_until_each_key_is_changed(tmp_path: Path) -> None:
+    text = (PROJECT / "knocker.example.yaml").read_text()
+    placeholders = re.findall(r'^ +key: "(.*)"', text, re.MULTILINE)
+    assert len(placeholders) >= 2
+    for number, placeholder in enumerate(placeholders):
+        with pytest.raises(Faulty) as refused:
+            load(_copied(tmp_path, text))
+        assert len(refused.value.faults) == len(placeholders) - number
+        assert all(re.search(r": api_keys\[\d\]\.key: ", fault) for fault in refused.value.faults)
+        text = text.replace(f'"{placeholder}"', f'"a-key-of-my-own-{number}-0123456789"')
+    settings = load(_copied(tmp_path, text))
+    assert settings.warnings == ()
+    assert [key.admin for key in settings.keys] == [False, True]
+    assert [key.ipv6_prefix for key in settings.keys] == [64, 64]
+
+
+def test_the_example_settings_trust_the_addresses_that_the_compose_file_gives_to_caddy(tmp_path: Path) -> None:
+    compose = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
+    example = yaml.safe_load((PROJECT / "knocker.example.yaml").read_text())
+    (caddy,) = compose["services"]["caddy"]["networks"].values()
+    assert example["server"]["trusted_proxies"] == [caddy["ipv4_address"], caddy["ipv6_address"]]
+    (network,) = compose["networks"].values()
+    gateways = [config["gateway"] for config in network["ipam"]["config"]]
+    assert example["server"]["shared_addresses"] == gateways
