@@ -22,10 +22,13 @@ class Reaper:
 
     log = Logger()
 
-    def __init__(self, whitelist: Whitelist, now: Callable[[], Moment], clock: IReactorTime) -> None:
+    def __init__(
+        self, whitelist: Whitelist, now: Callable[[], Moment], clock: IReactorTime, afterwards: Callable[[], None]
+    ) -> None:
         self.whitelist = whitelist
         self.failing = False
         self._now = now
+        self._afterwards = afterwards
         self._loop = LoopingCall(self._round)
         self._loop.clock = clock
 
@@ -46,6 +49,7 @@ class Reaper:
     def _round(self) -> None:
         try:
             self.whitelist.expire(self._now())
+            self._afterwards()
         except Exception:  # noqa: BLE001 - a LoopingCall that raises once never runs again
             if not self.failing:
                 self.log.failure("a round of the reaper failed; it goes on")

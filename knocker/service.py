@@ -55,6 +55,8 @@ class Options(UsageOptions):
             self["settings"] = load(self["config"])
         except Faulty as faulty:
             _give_up(faulty.faults)
+        # twistd may change the directory before a reload reads the file again.
+        self["config"] = os.path.abspath(self["config"])
 
 
 def makeService(options: Options) -> Knocker:
@@ -84,7 +86,7 @@ class Knocker(Service):
             reactor.callLater,
         )
         self.whitelist.followers.append(_tell)
-        self.reaper = Reaper(self.whitelist, clock.now, reactor)
+        self.reaper = Reaper(self.whitelist, clock.now, reactor, self.store.refresh)
         self.house = House(
             gate=Gate(_policy(settings, keyring), self.whitelist),
             store=self.store,
@@ -104,6 +106,7 @@ class Knocker(Service):
     def startService(self) -> None:
         """Load what was stored, then open the doors: nobody is answered from a whitelist that is not loaded."""
         super().startService()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
         server = self.settings.server
         try:
             self.lock.take(os.getpid())
@@ -132,6 +135,8 @@ class Knocker(Service):
             for channel in tuple(self.site.channels):
                 channel.transport.abortConnection()
         self.reaper.stop()
+        if len(self.whitelist):
+            self.store.flush()
         await self.store.idle()
         self.store.stop()
         self.pool.stop()

@@ -14,7 +14,7 @@ from tests.wire import World
 
 def test_grants_whose_time_is_over_leave_memory_and_file(tmp_path: Path) -> None:
     world = World(tmp_path)
-    reaper = Reaper(world.whitelist, world.now, world.clock)
+    reaper = Reaper(world.whitelist, world.now, world.clock, world.store.refresh)
     reaper.start(60)
     world.knock("198.51.100.1")
     world.pass_time(660)
@@ -27,7 +27,7 @@ def test_grants_whose_time_is_over_leave_memory_and_file(tmp_path: Path) -> None
 
 def test_a_round_that_fails_is_not_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, errors: Errors) -> None:
     world = World(tmp_path)
-    reaper = Reaper(world.whitelist, world.now, world.clock)
+    reaper = Reaper(world.whitelist, world.now, world.clock, world.store.refresh)
     reaper.start(60)
     world.knock("198.51.100.1")
 

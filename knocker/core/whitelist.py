@@ -66,6 +66,24 @@ class Grant:
         return max(0, round(min(self.expires_at - now.wall, self.boot_ends_at - now.boot)))
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What DELETE /knock closes: all that this key's knocks from `address` left, or would leave.
+
+    An admin's grant is its own where it is for exactly this address.
+    """
+
+    key: Key
+    address: Address
+
+    def holds(self, key: str | None, via: Via, network: Network) -> bool:
+        """Whether a grant or a wish like this is the caller's own."""
+        if key != self.key.name or self.address not in network:
+            return False
+        wide = self.address.widened(self.key.ipv6_prefix if self.address.bits == 128 else 32)
+        return via in (Via.HTTP, Via.UDP) or network in (self.address.network, wide)
+
+
 class Event(Enum):
     """What can happen to a grant."""
 
@@ -211,15 +229,10 @@ class Whitelist:
                 self._end(grant, Event.EXPIRED)
         return self.find(address, host, now)
 
-    def own(self, key: Key, address: Address) -> list[Grant]:
-        """The grants that this key's knocks from `address` left: what DELETE /knock closes."""
-        exactly = (address.network, address.widened(key.ipv6_prefix) if address.bits == 128 else address.network)
-        return [
-            grant
-            for grants in self._at.covering(address)
-            for grant in grants
-            if grant.key == key.name and (grant.via in (Via.HTTP, Via.UDP) or grant.network in exactly)
-        ] + [grant for owner, grant in self._planned.items() if owner[0] == key.name and owner[1] in exactly]
+    def own(self, own: Own) -> list[Grant]:
+        """The caller's own grants, those that are being stored among them."""
+        held = [grant for grants in self._at.covering(own.address) for grant in grants]
+        return [grant for grant in (*held, *self._planned.values()) if own.holds(grant.key, grant.via, grant.network)]
 
     def close(self, grants: Iterable[Grant], why: str = "") -> int:
         """End grants at once, also planned ones; returns how many there were."""

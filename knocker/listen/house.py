@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from knocker.core.addresses import Networks
 from knocker.core.gate import Gate
 from knocker.core.moment import Moment
 from knocker.core.tally import Tally
-from knocker.core.whitelist import Grant, Wish
+from knocker.core.whitelist import Grant, Own, Wish
 from knocker.listen.reports import Reports
 
 
@@ -23,8 +23,8 @@ class Store(Protocol):
         """Store what a knock leaves, then let it count."""
         ...
 
-    def remove(self, grants: Iterable[Grant], why: str = "") -> Deferred[None]:
-        """Close grants at once, and store that."""
+    def remove(self, own: Own, why: str = "") -> Deferred[None]:
+        """Close an owner's grants at once, and store that; knocks of theirs that still wait are refused."""
         ...
 
     def complaints(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 EVERY = 60.0  # seconds between two lines of one cause
 
@@ -27,11 +28,11 @@ class Reports:
             shown = {name: printable(value) for name, value in fields.items()}
             self.log.warn(message + "{more}", more=more, cause=cause, **shown)
 
-    def failure(self, cause: str, message: str) -> None:
-        """Log the exception being handled, with its traceback, under the same rule."""
+    def failure(self, cause: str, message: str, failure: Failure) -> None:
+        """Log a mistake of ours, with its traceback, under the same rule."""
         if self._due(cause):
             self._unsaid.pop(cause, None)
-            self.log.failure(message)
+            self.log.failure(message, failure)
 
     def _due(self, cause: str) -> bool:
         now = self._seconds()

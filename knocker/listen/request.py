@@ -39,7 +39,7 @@ def lines(request: Request, name: bytes) -> list[bytes]:
 
 def visit(request: Request, policy: Policy) -> Visit:
     """Find out who is asking (contract 3.1)."""
-    peer = peer_of(request)
+    peer = address_of(request.getClientAddress())
     forwarded = any(request.requestHeaders.hasHeader(name) for name in _PROXYS)
     chain = lines(request, FORWARDED_FOR)
     visitor = resolve(peer, chain, forwarded, policy.trusted, policy.allow_loopback)
@@ -48,9 +48,9 @@ def visit(request: Request, policy: Policy) -> Visit:
     return Visit(peer, visitor, host)
 
 
-def peer_of(request: Request) -> Address:
-    """The address at the other end of the connection; the unspecified one where there is none."""
-    host = getattr(request.getClientAddress(), "host", "")
+def address_of(peer: object) -> Address:
+    """The address of a connection's other end; the unspecified one where there is none."""
+    host = getattr(peer, "host", "")
     try:
         return Address.parse(str(host).partition("%")[0])
     except ValueError:

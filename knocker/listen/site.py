@@ -16,17 +16,19 @@ from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http import HTTPChannel, datetimeToString
 from twisted.web.resource import IResource
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from knocker.core.refusals import Refusal
 from knocker.listen import answers
 from knocker.listen.house import House
+from knocker.listen.request import address_of
 from knocker.listen.verify import is_verify
 
 MOST_BODY = 4096  # bytes
 HEADERS_WITHIN = 10.0  # seconds from a request's first byte, and from a connection's start to the first one
 BODY_WITHIN = 10.0  # seconds from the end of the headers
-IDLE = 130.0  # seconds between requests; Caddy keeps a connection for 120
+IDLE = 130  # seconds between requests; Caddy keeps a connection for 120
+TURN = 8  # requests of one connection that are answered before others have their turn
 LINGER = 2.0  # seconds for the client to read a refusal before the connection is cut
 _LONGEST_LENGTH = 18  # digits of a Content-Length that are still read as a number
 
@@ -47,9 +49,16 @@ class GateRequest(Request):
         self.prepath = []
         self.postpath = self.path[1:].split(b"/")
         try:
-            self.render(self.site.resource)
+            body = self.site.resource.render(self)
+            if body is not NOT_DONE_YET:
+                self.write(body)
+                self.finish()
         except Exception:  # noqa: BLE001 - any mistake of ours must deny
             self.processingFailed(Failure())
+
+    def getRequestHostname(self) -> bytes:
+        """No route depends on the host, and Klein would stumble over one that is no name."""
+        return b"localhost"
 
     def handleContentChunk(self, data: bytes) -> None:
         """Count the body as it arrives."""
@@ -62,7 +71,7 @@ class GateRequest(Request):
     def processingFailed(self, reason: Failure) -> Failure:
         """Deny, or say that it is our mistake; the log gets the traceback."""
         house = self.site.house
-        house.reports.failure("request_error", "a request failed")
+        house.reports.failure("request_error", "a request failed", reason)
         if self._disconnected or self.finished or self.startedWriting:
             self.channel.loseConnection()
             return reason
@@ -80,19 +89,28 @@ class GateChannel(HTTPChannel):
 
     site: GateSite
     transport: Any  # an ITCPTransport, also where it is a test's
-    _fresh = True
     _refused = False
+    _leaving = False
+    _answered = 0
     _deadline: IDelayedCall | None = None
+    _rest: IDelayedCall | None = None
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a whole request is being answered."""
+        return bool(self._handlingRequest)
 
     def connectionMade(self) -> None:
         """A connection that says nothing at all may not stay."""
         super().connectionMade()
         self.setTimeout(HEADERS_WITHIN)
-        self.site.channels.add(self)
+        self.site.channels[self] = None
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Forget the connection."""
         self._end_deadline()
+        if self._rest is not None:
+            self._rest.cancel()
         super().connectionLost(reason)
         self.site.forget(self)
 
@@ -100,9 +118,8 @@ class GateChannel(HTTPChannel):
         """Parse, then see to it that an unfinished request has a deadline."""
         if self._refused:
             return
-        if self._fresh:
-            self._fresh = False
-            self.setTimeout(IDLE)
+        if not self._busyReceiving:
+            self._answered = 0
         super().dataReceived(data)
         self._watch()
 
@@ -140,12 +157,48 @@ class GateChannel(HTTPChannel):
         """The request is complete: it is answered now."""
         if not self._refused:
             self._end_deadline()
+            self.timeOut = IDLE  # from the first whole request on; what Twisted goes back to after the answer
             super().allContentReceived()
 
+    def checkPersistence(self, request: http.Request, version: bytes) -> bool:
+        """Whether the connection stays open after this request."""
+        return bool(super().checkPersistence(request, version)) and not self._leaving
+
     def requestDone(self, request: Request) -> None:
-        """A request is answered; what came meanwhile is looked at."""
+        """A request is answered; what came meanwhile is looked at, in turn with everybody else's."""
+        self._answered += 1
+        if self._answered >= TURN or self._waitingForTransport:
+            self.paused = True
         super().requestDone(request)
+        if self.paused and self.persistent:
+            self.transport.pauseProducing()
+            if not self._waitingForTransport:
+                self._go_on_later()
         self._watch()
+
+    def resumeProducing(self) -> None:
+        """The client read its answers: more may be asked."""
+        super().resumeProducing()
+        if self.paused:
+            self._go_on_later()
+
+    def _go_on_later(self) -> None:
+        if self._rest is None:
+            self._rest = self.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        self._rest = None
+        if not self._waitingForTransport:
+            self.paused = False
+            if not self._handlingRequest:
+                self.transport.resumeProducing()
+            self.dataReceived(b"")
+
+    def loseConnection(self) -> None:
+        """Close; a client that does not read its last answer is cut off."""
+        if self._abortingCall is None:
+            self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+        super().loseConnection()
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """A line beyond 16 KiB; Twisted would close without a word."""
@@ -157,7 +210,6 @@ class GateChannel(HTTPChannel):
 
     def timeoutConnection(self) -> None:
         """Nothing came for too long: close, without a line in the log for each."""
-        self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
         self.loseConnection()
 
     def forceAbortClient(self) -> None:
@@ -166,8 +218,9 @@ class GateChannel(HTTPChannel):
         self.transport.abortConnection()
 
     def leave(self) -> None:
-        """The service ends: close now, or once the request at hand is answered."""
-        if self._handlingRequest:
+        """The service ends: close now, or once the request at hand, or arriving, is answered."""
+        self._leaving = True
+        if self._handlingRequest or self.requests:
             self.persistent = 0
         else:
             self.loseConnection()
@@ -183,6 +236,7 @@ class GateChannel(HTTPChannel):
         if self._refused:
             return
         self._refused = True
+        self.clearLineBuffer()
         self._end_deadline()
         self.setTimeout(None)
         self.site.house.tally.drop(f"http_{status}")
@@ -192,7 +246,7 @@ class GateChannel(HTTPChannel):
         self.transport.loseWriteConnection()
 
     def _watch(self) -> None:
-        unfinished = self.requests or self._buffer
+        unfinished = (self.requests or self._buffer) and not self.paused
         if unfinished and not self._handlingRequest and self._deadline is None and not self._refused:
             self._deadline = self.callLater(HEADERS_WITHIN, self._too_late)
 
@@ -217,12 +271,15 @@ class GateSite(Site):
         super().__init__(door, GateRequest, timeout=IDLE, reactor=reactor, parsePOSTFormSubmission=False)
         self.house = house
         self.most_connections = most_connections
-        self.channels: set[GateChannel] = set()
+        self.channels: dict[GateChannel, None] = {}  # in the order in which they came
         self._emptied: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Take one more connection, or close it at once when there are too many."""
-        if len(self.channels) >= self.most_connections:
+        """Take one more connection, or close it at once when there are too many.
+
+        A trusted proxy gets the place of a stranger: who reaches the port directly cannot shut it for the others.
+        """
+        if len(self.channels) >= self.most_connections and not (self._is_proxy(addr) and self._make_room()):
             self.house.tally.drop("too_many_connections")
             self.house.reports.report(
                 "too_many_connections",
@@ -232,13 +289,25 @@ class GateSite(Site):
             return None
         return super().buildProtocol(addr)
 
+    def _is_proxy(self, addr: object) -> bool:
+        return address_of(addr) in self.house.gate.policy.trusted
+
+    def _make_room(self) -> bool:
+        """Cut off the stranger that has been here longest without a request at hand, if there is one."""
+        for channel in self.channels:
+            if not channel.is_answering and not self._is_proxy(channel.getPeer()):
+                self.channels.pop(channel)
+                channel.transport.abortConnection()
+                return True
+        return False
+
     def getContentFile(self, length: int | None) -> BinaryIO:
         """Where a body is kept; it is small, so never on disk."""
         return BytesIO()
 
     def forget(self, channel: GateChannel) -> None:
         """A connection is gone."""
-        self.channels.discard(channel)
+        self.channels.pop(channel, None)
         if not self.channels and self._emptied is not None:
             emptied, self._emptied = self._emptied, None
             emptied.callback(None)

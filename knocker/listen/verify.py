@@ -5,6 +5,7 @@ A leaf beside Klein: any method, any tail, and whatever goes wrong here is a den
 
 from __future__ import annotations
 
+from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
@@ -39,7 +40,7 @@ class Verify(Resource):
             host = seen.host
             verdict = self._verdict(request, seen)
         except Exception:  # noqa: BLE001 - any mistake of ours must deny
-            self.house.reports.failure("verify_error", "a verdict failed and was answered with a denial")
+            self.house.reports.failure("verify_error", "a verdict failed and was answered with a denial", Failure())
             verdict = Verdict(Cause.ERROR)
         self.house.tally.verdict("allow" if verdict.allowed else "deny", verdict.cause.value)
         if verdict.allowed:

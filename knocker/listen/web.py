@@ -14,6 +14,7 @@ from knocker.core.keys import Key
 from knocker.core.knock import Body, Forbidden
 from knocker.core.refusals import Refusal, Refused
 from knocker.core.visitor import Unresolved
+from knocker.core.whitelist import Own
 from knocker.listen import answers
 from knocker.listen.house import House
 from knocker.listen.request import lines, visit
@@ -50,16 +51,16 @@ class Web:
         wish = self.house.gate.knock(client, key, Body.parse(_body(request)), forbidden)
         grant = await self.house.store.put(wish)
         self.house.tally.knock(wish.via.value, "granted")
-        now = self.house.now()
+        left = grant.seconds_left(self.house.now())
         found = {
             "whitelisted_entry": str(grant.network),
-            "expires_at": int(grant.expires_at),
-            "expires_in_seconds": grant.seconds_left(now),
+            "expires_at": int(min(grant.expires_at, self.house.now().wall + left)),
+            "expires_in_seconds": left,
         }
         return answers.answer(request, 200, found)
 
     async def _leave(self, request: Request, key: Key, client: Address) -> bytes:
-        await self.house.store.remove(self.house.gate.whitelist.own(key, client), "its owner left")
+        await self.house.store.remove(Own(key, client), "its owner left")
         return answers.empty(request, 204)
 
     def _client(self, request: Request) -> tuple[Address, Forbidden]:
@@ -128,7 +129,7 @@ class Web:
         """A mistake of ours: the log gets the traceback, the client nothing."""
         assert isinstance(request, Request)  # noqa: S101
         if not failure.check(CancelledError):
-            self.house.reports.failure("web_error", "a request failed")
+            self.house.reports.failure("web_error", "a request failed", failure)
         return answers.answer(request, 500, {"error": "Internal error."})
 
 

@@ -36,7 +36,7 @@ def integer(least: int, most: int, words: str = "") -> Read:
 def seconds(value: Any, place: Place) -> int:
     """A positive number of seconds, ten years at most."""
     if type(value) is int and value > TEN_YEARS:
-        place.fault(f"{value} seconds are more than ten years")
+        place.fault("more than ten years")
         return 1
     return integer(1, TEN_YEARS, "a positive integer")(value, place)  # type: ignore[no-any-return]
 

@@ -69,7 +69,7 @@ _TOP: dict[str, Read] = {
     "cors": lambda value, place: section(value, place, {"allowed_origin": fields.origin}),
     "udp": lambda value, place: _switched_off(value, place, ("host", "port", "window_seconds", "realm", "state_path")),
     "logging": lambda value, place: section(
-        value, place, {"level": fields.not_built("info"), "format": fields.not_built("text")}
+        value, place, {"level": fields.not_built("info", "INFO"), "format": fields.not_built("text")}
     ),
     "metrics": lambda value, place: _switched_off(value, place, ("host", "port")),
     "documentation": lambda _, place: place.warn("it has no meaning here and may be removed"),

@@ -22,6 +22,7 @@ def replace(path: str, chunks: Iterable[bytes]) -> None:
         os.unlink(name)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(name, flags, 0o600)
+    directory = -1
     try:
         try:
             for chunk in chunks:
@@ -29,12 +30,16 @@ def replace(path: str, chunks: Iterable[bytes]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        directory = _open_directory(path)  # before the rename: where this fails, the old file stays
         os.rename(name, path)
+        os.fsync(directory)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
-    sync_directory(path)
+    finally:
+        if directory >= 0:
+            os.close(directory)
 
 
 def _write(descriptor: int, chunk: bytes) -> None:
@@ -45,8 +50,12 @@ def _write(descriptor: int, chunk: bytes) -> None:
 
 def sync_directory(path: str) -> None:
     """Make the names in the directory of `path` durable, a rename just done among them. Raises OSError."""
-    descriptor = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = _open_directory(path)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_directory(path: str) -> int:
+    return os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

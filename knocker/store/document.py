@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -121,6 +120,8 @@ class _Reader:
 
     def _grant(self, entry: Any) -> tuple[Grant, str]:
         """One entry, and why it has ended, if it has; raises for what no Knocker wrote."""
+        if not isinstance(entry["entry"], str):
+            raise _Bad("a bad entry")
         network, name, via = Network.parse(entry["entry"]), entry["key"], Via(entry["via"])
         if not re.fullmatch(r"[A-Za-z0-9_-]{16,64}", entry["id"]):
             raise _Bad("a bad id")
@@ -197,7 +198,7 @@ def _no_constant(name: str) -> None:
 
 
 def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > 1e13:
+    if type(value) not in (int, float) or not abs(value) <= 1e13:  # so that NaN is refused too
         raise _Bad("a bad time")
     return float(value)
 

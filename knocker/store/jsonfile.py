@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -20,11 +20,12 @@ from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
-from knocker.core.whitelist import Change, Event, Grant, Whitelist, Wish
+from knocker.core.whitelist import Change, Event, Grant, Own, Whitelist, Wish
 from knocker.store import atomic
 from knocker.store.document import Contents, Damaged, document, grant_text, read
 from knocker.store.lock import Unusable
 
+OLDEST = 300.0  # seconds after which a file with live grants is written anew
 LONGEST_RETRY = 30.0  # seconds between attempts to write what memory already knows
 
 InThread = Callable[[Callable[[], None]], Deferred[None]]
@@ -58,6 +59,7 @@ class JsonFile:
         self._closing: list[Deferred[None]] = []
         self._dirty = False
         self._writing = False
+        self._written_at = now().boot
         self._retry: IDelayedCall | None = None
         self._retry_after = 1.0
         self._idle: list[Deferred[None]] = []
@@ -84,7 +86,7 @@ class JsonFile:
             why = "; ".join(list(dict.fromkeys(found.bad))[:5])
             self.damage = f"{len(found.bad)} bad entries were dropped ({why}); the file is kept as {kept}"
             self.log.error("{path}: {damage}", path=self.path, damage=self.damage)
-        elif found.flat and found.grants:
+        if found.flat and (found.grants or found.bad or found.ended):
             self._keep_older(data)
         self._report(found)
         self.whitelist.restore(found.grants)
@@ -128,13 +130,20 @@ class JsonFile:
         self._wake()
         return waiter
 
-    def remove(self, grants: Iterable[Grant], why: str = "") -> Deferred[None]:
-        """Close grants: at once in memory, then on disk; fails with Refused where the disk did not take it.
+    def remove(self, own: Own, why: str = "") -> Deferred[None]:
+        """Close an owner's grants: at once in memory, then on disk; fails with Refused where the disk did not take it.
 
-        A close that could not be stored counts all the same and is written again until it is.
+        A close that could not be stored counts all the same and is written again until it is. Knocks of the same
+        owner that still wait for their write are refused: they came before.
         """
         waiter: Deferred[None] = Deferred()
-        if not self.whitelist.close(grants, why) and not self._dirty and not self._writing:
+        waiting, self._opening = self._opening, []
+        for wish, knock in waiting:
+            if own.holds(wish.key.name, wish.via, wish.network):
+                knock.errback(Refused(Refusal.NOT_STORED, why))
+            else:
+                self._opening.append((wish, knock))
+        if not self.whitelist.close(self.whitelist.own(own), why) and not self._dirty and not self._writing:
             waiter.callback(None)
             return waiter
         self._closing.append(waiter)
@@ -145,6 +154,16 @@ class JsonFile:
     def complaints(self) -> list[str]:
         """What keeps this store from being ready, in words for the admin."""
         return [complaint for complaint in (self.failure, self.damage) if complaint]
+
+    def refresh(self) -> None:
+        """Write anew what was written long ago, so that after a reboot the file's clocks say how late it was."""
+        if len(self.whitelist) and self._now().boot - self._written_at >= OLDEST:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is true now, with the time of now."""
+        self._dirty = True
+        self._wake()
 
     def idle(self) -> Deferred[None]:
         """Fires when nothing waits to be written any more, or a last attempt failed."""
@@ -209,13 +228,15 @@ class JsonFile:
             self._fail(error)
             self._answer_failure(planned, closing)
             return False
+        self._written_at = now.boot
         self._recovered()
         for grant, waiter in planned:
             if self.whitelist.settle(grant):
                 self._texts[grant.id] = texts[grant.id]
+                waiter.callback(grant)
             else:
                 self._dirty = True
-            waiter.callback(grant)
+                waiter.errback(Refused(Refusal.NOT_STORED, "it was closed while it was written"))
         for closed in closing:
             closed.callback(None)
         return True
@@ -225,8 +246,8 @@ class JsonFile:
         for wish, waiter in opening:
             try:
                 planned.append((self.whitelist.plan(wish, now), waiter))
-            except Refused as refused:
-                waiter.errback(refused)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this knock's alone
+                waiter.errback(error)
         return planned
 
     def _answer_failure(self, planned: list[tuple[Grant, Deferred[Grant]]], closing: list[Deferred[None]]) -> None:

@@ -35,8 +35,12 @@ class Lock:
                 f"{self.path}: another Knocker (pid {owner}) uses this whitelist;"
                 " stop it, or give this one a whitelist.storage_path of its own"
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, b"%d\n" % pid, 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, b"%d\n" % pid, 0)
+        except OSError as error:
+            self.release()
+            raise Unusable(f"{self.path}: {error.strerror}; a plain file must be writable there") from None
 
     def release(self) -> None:
         """Let another process have it."""

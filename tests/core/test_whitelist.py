@@ -14,7 +14,7 @@ from knocker.core.hosts import Scope
 from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
-from knocker.core.whitelist import Change, Event, Grant, Via, Whitelist, Wish
+from knocker.core.whitelist import Change, Event, Grant, Own, Via, Whitelist, Wish
 
 PHONE = Key("phone", digest_of(b"the phone's key"), 100, 1000)
 OTHER_PHONE = replace(PHONE, digest=digest_of(b"the phone's new key"))
@@ -156,12 +156,12 @@ def test_the_end_of_one_grant_leaves_nothing_of_it_beside_another_keys(how: str)
     knock(whitelist, wish(TABLET, ttl=1000))
     knock(whitelist, wish(PHONE, ttl=10))
     if how == "close":
-        whitelist.close(whitelist.own(PHONE, HOME))
+        whitelist.close(whitelist.own(Own(PHONE, HOME)))
     else:
         whitelist.expire(later(10))
     assert not found(whitelist, START, "c.example")
     assert found(whitelist, START, "a.example")
-    assert whitelist.own(PHONE, HOME) == []
+    assert whitelist.own(Own(PHONE, HOME)) == []
 
 
 def test_a_planned_grant_counts_only_once_it_is_stored() -> None:
@@ -203,17 +203,17 @@ def test_closing_ends_a_grant_at_once_and_the_knock_under_way_too() -> None:
     whitelist = make()
     knock(whitelist, wish())
     renewal = whitelist.plan(wish(ttl=500), later(10))
-    assert whitelist.close(whitelist.own(PHONE, HOME)) == 1
+    assert whitelist.close(whitelist.own(Own(PHONE, HOME))) == 1
     assert not found(whitelist, later(10))
     assert not whitelist.settle(renewal)
     assert not found(whitelist, later(10))
-    assert whitelist.close(whitelist.own(PHONE, HOME)) == 0
+    assert whitelist.close(whitelist.own(Own(PHONE, HOME))) == 0
 
 
 def test_closing_ends_a_first_knock_that_is_still_under_way() -> None:
     whitelist = make()
     planned = whitelist.plan(wish(), START)
-    assert whitelist.close(whitelist.own(PHONE, HOME)) == 1
+    assert whitelist.close(whitelist.own(Own(PHONE, HOME))) == 1
     assert not whitelist.settle(planned)
     assert len(whitelist) == 0
 
@@ -350,15 +350,15 @@ def test_an_entry_of_an_older_file_belongs_to_no_key_and_opens_every_host() -> N
 def test_a_caller_closes_what_its_own_knocks_left(granted: Wish, key: Key, closed: bool) -> None:
     whitelist = make()
     knock(whitelist, granted)
-    assert bool(whitelist.own(key, HOME)) is closed
+    assert bool(whitelist.own(Own(key, HOME))) is closed
 
 
 def test_a_caller_closes_the_network_that_its_ipv6_knock_opened_whatever_the_prefix_is_now() -> None:
     whitelist = make()
     knock(whitelist, wish(replace(PHONE, ipv6_prefix=64), "2001:db8::/64"))
     client = Address.parse("2001:db8::7")
-    assert len(whitelist.own(replace(PHONE, ipv6_prefix=64), client)) == 1
-    assert len(whitelist.own(PHONE, client)) == 1
+    assert len(whitelist.own(Own(replace(PHONE, ipv6_prefix=64), client))) == 1
+    assert len(whitelist.own(Own(PHONE, client))) == 1
 
 
 def test_followers_are_told_of_every_change_once() -> None:
@@ -367,7 +367,7 @@ def test_followers_are_told_of_every_change_once() -> None:
     whitelist.followers.append(told.append)
     knock(whitelist, wish())
     knock(whitelist, wish(), later(10))
-    whitelist.close(whitelist.own(PHONE, HOME), "the caller asked")
+    whitelist.close(whitelist.own(Own(PHONE, HOME)), "the caller asked")
     knock(whitelist, wish(), later(20))
     whitelist.expire(later(120))
     whitelist.expire(later(121))

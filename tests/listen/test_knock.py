@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Errors
-from tests.wire import ADMIN, GATEWAYS, KEY, OWN, SETTINGS, Disk, World, hang_up
+from tests.wire import ADMIN, GATEWAYS, KEY, OWN, SETTINGS, Disk, World, answer, hang_up
 
 CLIENT = "198.51.100.7"
 BAD_ADDRESS = "Invalid IP address or CIDR notation in request body."
@@ -264,3 +264,39 @@ def test_a_client_that_leaves_while_its_knock_is_stored_is_let_in_all_the_same(w
     disk.succeed()
     assert world.verdict(CLIENT) == 200
     assert errors.events == []
+
+
+@pytest.mark.parametrize(("path", "broken"), [("/knock", "surroundings"), ("/ready", "complaints")])
+def test_a_mistake_of_ours_is_answered_and_logged_once(
+    world: World, path: str, broken: str, monkeypatch: pytest.MonkeyPatch, errors: Errors
+) -> None:
+    def boom() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(world.house, broken, boom)
+    for _ in range(3):
+        got = world.ask(path, CLIENT, key=KEY)
+        assert (got.status, error_of(got.body)) == (500, "Internal error.")
+    (event,) = errors.expected()
+    assert "Too many open files" in str(event["log_failure"])
+
+
+@pytest.mark.parametrize("host", ["\xff", "a..b", ".", "a" * 64 + ".example.com", "[::1", "", "x y"])
+@pytest.mark.parametrize("path", ["/health", "/nope", "/%41"])
+def test_an_odd_host_changes_no_answer_and_leaves_no_line_in_the_log(
+    world: World, host: str, path: str, errors: Errors
+) -> None:
+    for method in ("GET", "HEAD"):
+        raw = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1")
+        got = answer(world.send(raw))
+        assert got.status == (200 if path == "/health" else 404)
+        assert got.headers["content-type"] == "application/json"
+        assert bool(got.body) is (method == "GET")
+    assert errors.lines == []
+
+
+def test_the_end_that_an_answer_names_is_the_nearer_one(world: World) -> None:
+    world.knock(CLIENT)
+    world.pass_time(0, step=-3000)
+    got = json.loads(world.knock(CLIENT).body)
+    assert got["expires_at"] - int(world.wall) == got["expires_in_seconds"] == 600

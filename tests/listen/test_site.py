@@ -165,3 +165,90 @@ def test_at_the_end_connections_close_once_their_request_is_answered(world: Worl
     assert left == []
     hang_up(busy)
     assert left == [None]
+
+
+VERIFY = b"GET /verify HTTP/1.1\r\nHost: k\r\n\r\n"
+
+
+def test_a_client_that_pipelines_takes_turns_with_the_others(world: World) -> None:
+    channel, wire = world.connect()
+    channel.dataReceived(VERIFY * 30)
+    assert wire.value().count(b"HTTP/1.1 401") == 8, "the reactor has its turn before the next ones"
+    world.clock.advance(0)
+    assert wire.value().count(b"HTTP/1.1 401") == 30
+    channel.dataReceived(VERIFY)
+    assert wire.value().count(b"HTTP/1.1 401") == 31
+    hang_up(channel)
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_a_client_that_reads_no_answers_is_asked_no_more(world: World) -> None:
+    channel, wire = world.connect()
+    channel.dataReceived(VERIFY)
+    channel.pauseProducing()  # as a transport does whose buffer is full, in the middle of a write or not
+    before = len(wire.value())
+    for _ in range(5):
+        channel.dataReceived(VERIFY * 20)
+        world.clock.advance(0)
+    assert wire.producerState == "paused"
+    assert len(wire.value()) - before <= 2 * before
+    channel.resumeProducing()
+    for _ in range(20):
+        world.clock.advance(0)
+    assert wire.value().count(b"HTTP/1.1 401") == 101
+    channel.pauseProducing()
+    world.clock.advance(131)
+    world.clock.advance(16)
+    assert wire.disconnected
+    hang_up(channel)
+
+
+def test_a_client_that_does_not_read_its_last_answer_is_cut_off(world: World) -> None:
+    channel, wire = world.connect()
+    channel.dataReceived(VERIFY.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert wire.disconnecting
+    assert not wire.disconnected
+    world.clock.advance(16)
+    assert wire.disconnected
+    hang_up(channel)
+
+
+def test_a_line_break_alone_buys_no_time(world: World) -> None:
+    channel, wire = world.connect()
+    channel.dataReceived(b"\r\n")
+    world.clock.advance(10.1)
+    assert wire.closed
+    hang_up(channel)
+
+
+def test_line_breaks_without_end_are_refused_at_once(world: World) -> None:
+    channel, wire = world.connect()
+    channel.dataReceived(b"\r\n" * 32768)
+    assert answer(wire.value()).status == 400
+    assert channel.clearLineBuffer() == b""
+    hang_up(channel)
+
+
+def test_strangers_cannot_shut_the_port_for_the_proxy(tmp_path: Path) -> None:
+    world = World(tmp_path, SETTINGS.replace("server: {", "server: {max_connections: 3, "))
+    strangers = [world.connect("198.51.100.9") for _ in range(3)]
+    assert world.site.buildProtocol(strangers[0][1].getPeer()) is None
+    proxy, wire = world.connect("127.0.0.1")
+    assert [stranger.disconnected for _, stranger in strangers] == [True, False, False]
+    proxy.dataReceived(VERIFY)
+    assert answer(wire.value()).status == 401
+    for channel, _ in [*strangers, (proxy, wire)]:
+        hang_up(channel)
+    assert len(world.site.channels) == 0
+
+
+def test_at_the_end_a_knock_that_is_still_arriving_is_answered(world: World) -> None:
+    channel, wire = world.connect()
+    channel.dataReceived(f"POST /knock HTTP/1.1\r\n{HEAD}Content-Length: 10\r\n\r\n".encode())
+    world.site.leave()
+    assert not wire.closed
+    channel.dataReceived(b'{"ttl": 5}')
+    world.clock.advance(0)
+    assert answer(wire.value()).status == 200
+    assert wire.closed
+    hang_up(channel)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import fail
 
+from knocker.core.keys import Keyring
 from knocker.store import atomic
 from knocker.store.lock import Lock, Unusable
 from tests.conftest import Errors
@@ -175,11 +176,49 @@ def test_a_grant_closed_while_its_renewal_is_written_stays_closed(world: World) 
     (leaving,) = knocks(world, CLIENT, method="DELETE")
     assert world.verdict(CLIENT) == 401
     disk.succeed()
-    assert status(renewal) == 200
+    assert status(renewal) == 503, "nothing was granted, so it is not said to be"
     assert world.verdict(CLIENT) == 401
     disk.succeed()
     assert status(leaving) == 204
     assert entries(world) == []
+
+
+def test_leaving_also_takes_back_a_knock_that_still_waits(world: World) -> None:
+    disk = Disk(world)
+    knocks(world, "198.51.100.1")
+    (waiting, other) = knocks(world, CLIENT, "198.51.100.2")
+    (leaving,) = knocks(world, CLIENT, method="DELETE")
+    assert status(waiting) == 503
+    while disk.writes:
+        disk.succeed()
+    assert (status(leaving), status(other)) == (204, 200)
+    assert (world.verdict(CLIENT), world.verdict("198.51.100.2")) == (401, 200)
+
+
+def test_a_knock_whose_key_went_while_it_was_written_is_not_said_to_be_granted(world: World) -> None:
+    disk = Disk(world)
+    (wire,) = knocks(world, CLIENT)
+    world.whitelist.rekey(Keyring())
+    disk.succeed()
+    assert (status(wire), world.verdict(CLIENT)) == (503, 401)
+    disk.succeed()
+    assert entries(world) == []
+
+
+def test_a_file_with_live_grants_is_never_older_than_a_few_minutes(world: World) -> None:
+    world.knock(CLIENT)
+    for _ in range(5):
+        world.pass_time(60)
+        world.store.refresh()
+    world.clock.advance(0)
+    assert stored(world)["saved_at"] == world.wall
+    again = World(world.folder, wall=world.wall - 50, boot=10.0, boot_id="boot-2")
+    again.load()
+    assert next(iter(again.whitelist)).seconds_left(again.now()) == 300
+    world.pass_time(60)
+    world.store.flush()
+    world.clock.advance(0)
+    assert stored(world)["saved_at"] == world.wall
 
 
 def test_a_grant_that_ends_while_its_renewal_is_written_is_renewed(world: World) -> None:
@@ -302,6 +341,7 @@ def test_the_older_flat_file_is_read_and_kept_once(world: World) -> None:
     [b"", b"{", b"\0\0\0\0", b"\xff\xfe", b"not json", b"[]", b"3", b"[" * 100_000, b'{"version": 2, "grants": []}',
      b'{"version": 1}', b'{"version": 1, "saved_at": 1e400, "boot_id": "b", "boot_time": 1, "grants": []}',
      b'{"version": 1, "saved_at": 1, "boot_id": "b", "boot_time": 1, "grants": {}}', b'{"1.2.3.4": 1, "1.2.3.4": 2}',
+     b'{"version": 1, "saved_at": ' + b"9" * 400 + b', "boot_id": "b", "boot_time": 1, "grants": []}',
      b'{"1.2.3.4": ' + b"9" * 5000 + b"}"],
 )  # fmt: skip
 def test_a_file_that_is_no_whitelist_is_kept_aside(world: World, data: bytes, errors: Errors) -> None:
@@ -331,15 +371,15 @@ def test_of_a_whitelist_with_bad_entries_the_good_ones_live(world: World, errors
         {**good[0], "id": "g" * 20, "entry": "9.9.9.9", "via": "magic"},
         {**good[0], "id": "h" * 20, "entry": "9.9.9.9", "key": None},
         {**good[0], "id": "i" * 20, "entry": "9.9.9.9", "via": "file"},
-        {**good[0], "entry": "9.9.9.9"},
+        {**good[0], "entry": "9.9.9.9"}, {**good[0], "id": "j" * 20, "entry": 5},
     ]  # fmt: skip
     path = world.folder / "whitelist.json"
     path.write_text(json.dumps({**found, "grants": [*good, *bad]}))
     again = World(world.folder, wall=world.wall, boot=world.boot)
     again.load()
     assert len(again.whitelist) == 5
-    assert "15 bad entries" in errors.expected()[0]["damage"]
-    assert "15 bad entries" in again.ask("/ready").body.decode()
+    assert "16 bad entries" in errors.expected()[0]["damage"]
+    assert "16 bad entries" in again.ask("/ready").body.decode()
     (kept,) = [name for name in os.listdir(world.folder) if name.startswith("whitelist.json.corrupt-")]
     assert json.loads((world.folder / kept).read_text())["grants"][5:] == bad
     assert [again.verdict(client) for client in ("198.51.100.1", "9.9.9.9", "10.0.0.1")] == [200, 401, 401]
@@ -414,6 +454,12 @@ def test_one_file_has_one_owner(tmp_path: Path) -> None:
     second.take(4712)
     assert (tmp_path / "whitelist.json.lock").read_text() == "4712\n"
     second.release()
+
+
+def test_a_lock_that_is_no_file_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "whitelist.json.lock")
+    with pytest.raises(Unusable, match=r"whitelist\.json\.lock"):
+        Lock(str(tmp_path / "whitelist.json")).take(1)
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
