@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from knocker.core import strictjson
 from knocker.core.addresses import EMBEDDING, LINK_LOCAL, LOOPBACK, NOBODY, WIDEST, Address, Network, Networks
 from knocker.core.refusals import Refusal, Refused
 
@@ -30,23 +30,12 @@ class Body:
 
 def _object(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        value = strictjson.read(data)
+    except ValueError:
         raise Refused(Refusal.MALFORMED) from None
     if not isinstance(value, dict):
         raise Refused(Refusal.NOT_AN_OBJECT)
     return value
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a repeated member")
-    return members
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")  # RFC 8259 6: no NaN, no infinities
 
 
 def _ttl(value: object) -> int | None:

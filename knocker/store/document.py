@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from knocker.core import strictjson
 from knocker.core.addresses import Network
 from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden, too_broad
@@ -64,9 +65,9 @@ def read(
 ) -> Contents:
     """Read a file of this version, or the older flat one; raises Damaged."""
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"not JSON: {type(error).__name__}") from None
+        value = strictjson.read(data)
+    except ValueError:
+        raise Damaged("not JSON") from None
     if not isinstance(value, dict):
         raise Damaged("not a JSON object")
     if "version" not in value:
@@ -184,17 +185,6 @@ def _check(network: Network, via: Via, forbidden: Forbidden) -> None:
     own = network.single and via in (Via.HTTP, Via.UDP)
     if too_broad(network) and not own:
         raise _Bad("a network that is too broad")
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a repeated member")
-    return members
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _number(value: Any) -> float:
