@@ -12,10 +12,11 @@ import pytest
 from twisted.internet import reactor
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
-# `make test` runs a share with a fixed seed; KNOCKER_TEST_LONG=1 the full counts.
+# `make test` runs a share, KNOCKER_TEST_LONG=1 the full counts; both from fixed seeds, unless KNOCKER_TEST_RANDOM=1.
 LONG = os.environ.get("KNOCKER_TEST_LONG") == "1"
-hypothesis.settings.register_profile("share", max_examples=60, derandomize=True, deadline=None)
-hypothesis.settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True)
+FIXED = os.environ.get("KNOCKER_TEST_RANDOM") != "1"
+hypothesis.settings.register_profile("share", max_examples=60, derandomize=FIXED, deadline=None)
+hypothesis.settings.register_profile("long", max_examples=2000, derandomize=FIXED, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("long" if LONG else "share")
 
 

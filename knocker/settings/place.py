@@ -87,6 +87,6 @@ def _unknown(name: Any, place: Place, table: Mapping[str, Read]) -> str:
     if not near:
         known = next(iter(difflib.get_close_matches(name, place.complaints.names, 1)), "")
         near = place.complaints.names.get(known, "")
-    if not near and place.path.startswith("api_keys") and len(name) >= SHORTEST_KEY:
-        return "an unknown setting"  # it might be a key that slipped to the left of a colon
-    return f"unknown setting {name}" + (f"; did you mean {near}?" if near else "")
+    # A long name may be a key that slipped to the left of a colon, however much it looks like a setting.
+    hidden = place.path.startswith("api_keys") and len(name) >= SHORTEST_KEY
+    return ("an unknown setting" if hidden else f"unknown setting {name}") + (f"; did you mean {near}?" if near else "")

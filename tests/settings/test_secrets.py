@@ -113,6 +113,7 @@ def said(data: bytes) -> str:
 @given(place=st.sampled_from(PLACES), text=KEY_LIKE, how=st.sampled_from(["value", "name", "member", "nested"]))
 @example(place=("api_keys", 0, "ttl"), text="Qm3vT8xK1nZr5WbY7d", how="value")
 @example(place=("api_keys",), text="Qm3vT8xK1nZr5WbY7d", how="value")
+@example(place=("api_keys", 0), text="Am00000a_connecn", how="member")
 @example(place=("api_keys", 0, "key"), text="Qm3vT8xK1nZr5WbY7d", how="name")
 @example(place=("api_keys", 0, "name"), text="\\\\\\\\\\\\\\\\\\\\\\\\\\\\\\\\", how="nested")
 def test_a_key_in_a_wrong_place_is_not_shown(place: Path, text: str, how: str) -> None:
