@@ -101,7 +101,6 @@ class Knocker(Service):
         door = Door(self.house, Verify(self.house), self.web.app.resource())
         self.site = GateSite(door, self.house, settings.server.max_connections, reactor)
         self.port: IListeningPort | None = None
-        self._trigger: Any = None
 
     def startService(self) -> None:
         """Load what was stored, then open the doors: nobody is answered from a whitelist that is not loaded."""

@@ -186,7 +186,7 @@ class Whitelist:
         )
 
     def settle(self, grant: Grant) -> bool:
-        """Make a planned grant count; False when it was closed in the meantime."""
+        """Make a planned grant count; False when it was closed, or planned anew, in the meantime."""
         owner = _owner(grant)
         if self._planned.get(owner) is not grant:
             return False

@@ -230,9 +230,11 @@ class JsonFile:
             return False
         self._written_at = now.boot
         self._recovered()
+        # Of several knocks of one owner the last plan holds them all, under the same id.
+        settled = {grant.id for grant, _ in planned if self.whitelist.settle(grant)}
+        self._texts.update((id_, texts[id_]) for id_ in settled)
         for grant, waiter in planned:
-            if self.whitelist.settle(grant):
-                self._texts[grant.id] = texts[grant.id]
+            if grant.id in settled:
                 waiter.callback(grant)
             else:
                 self._dirty = True

@@ -81,6 +81,18 @@ def test_knocks_that_arrive_during_a_write_share_the_next(world: World) -> None:
     assert len(entries(world)) == 39
 
 
+def test_who_knocks_twice_before_one_write_is_let_in_twice(world: World) -> None:
+    disk = Disk(world)
+    knocks(world, "198.51.100.1")
+    twice = knocks(world, CLIENT, CLIENT)
+    disk.succeed()
+    disk.succeed()
+    assert [status(wire) for wire in twice] == [200, 200]
+    assert world.verdict(CLIENT) == 200
+    assert disk.writes == []
+    assert entries(world) == ["198.51.100.1", CLIENT]
+
+
 def test_the_file_is_ours_alone_and_says_when_it_was_written(world: World) -> None:
     world.knock(CLIENT)
     path = world.folder / "whitelist.json"
