@@ -405,6 +405,7 @@ def test_a_planted_time_is_cut_to_the_keys_longest(world: World) -> None:
     (world.folder / "whitelist.json").write_text(json.dumps(found))
     again = World(world.folder, wall=world.wall, boot=world.boot)
     again.load()
+    assert [grant.expires_at for grant in again.whitelist] == [again.wall + 1200]
     again.pass_time(1201)
     assert again.verdict(CLIENT) == 401
 
