@@ -10,21 +10,22 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredLock, gatherResults
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.threads import deferToThread, deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from twisted.python.usage import Options as UsageOptions
 
-from knocker import clock
+from knocker import audit, clock
 from knocker.core.gate import Gate, Policy
 from knocker.core.keys import Keyring
+from knocker.core.limits import Limits
 from knocker.core.tally import Tally
-from knocker.core.whitelist import Change, Whitelist
+from knocker.core.whitelist import Whitelist
 from knocker.listen.door import Door
 from knocker.listen.house import House, Manners
 from knocker.listen.reports import Reports
@@ -85,7 +86,7 @@ class Knocker(Service):
             lambda function: deferToThreadPool(reactor, self.pool, function),
             reactor.callLater,
         )
-        self.whitelist.followers.append(_tell)
+        self.whitelist.followers.append(audit.tell)
         self.reaper = Reaper(self.whitelist, clock.now, reactor, self.store.refresh)
         self.house = House(
             gate=Gate(_policy(settings, keyring), self.whitelist),
@@ -95,12 +96,14 @@ class Knocker(Service):
             surroundings=Surroundings(_boot_seconds, read_surroundings),
             reports=Reports(_boot_seconds),
             manners=_manners(settings),
+            limits=Limits(settings.security.limit),
             complaints=self.reaper.complaints,
         )
         self.web = Web(self.house)
         door = Door(self.house, Verify(self.house), self.web.app.resource())
         self.site = GateSite(door, self.house, settings.server.max_connections, reactor)
         self.port: IListeningPort | None = None
+        self._reloading = DeferredLock()
 
     def startService(self) -> None:
         """Load what was stored, then open the doors: nobody is answered from a whitelist that is not loaded."""
@@ -147,27 +150,37 @@ class Knocker(Service):
         stopped = super().stopService()
         return gatherResults([Deferred.fromCoroutine(self._stop())] + ([stopped] if stopped is not None else []))
 
-    def reload(self) -> bool:
-        """Read the settings again; a faulty file changes nothing. Returns whether the new ones count now."""
-        try:
-            settings = load(self.config_path)
-        except Faulty as faulty:
-            for fault in faulty.faults:
-                log.error("{fault}", fault=fault)
-            log.error("the settings were not reloaded; the old ones stay")
-            return False
+    def reload(self) -> Deferred[None]:
+        """Read the settings again, off the reactor; a faulty file changes nothing. Fires when that is done."""
+        done: Deferred[None] = Deferred.fromCoroutine(self._reload())
+        return done.addErrback(lambda failure: log.failure("the reload failed; the old settings stay", failure))
+
+    async def _reload(self) -> None:
+        async with self._reloading:
+            try:
+                settings = await deferToThread(load, self.config_path)
+            except Faulty as faulty:
+                for fault in faulty.faults:
+                    log.error("{fault}", fault=fault)
+                log.error("the settings were not reloaded; the old ones stay")
+                return
+            self._adopt(settings)
+
+    def _adopt(self, settings: Settings) -> None:
+        """Let new settings count, in one turn of the reactor: no request sees half of them."""
         for name in _fixed_changes(self.settings, settings):
             log.warn("{name} changed; that needs a restart", name=name)
         keyring = Keyring(settings.keys)
         self.house.gate.policy = _policy(settings, keyring)
         self.house.manners = _manners(settings)
+        if settings.security.limit != self.house.limits.limit:
+            self.house.limits = Limits(settings.security.limit)
         self.whitelist.max_entries = settings.storage.max_entries
-        self.whitelist.rekey(keyring)
+        self.whitelist.revise(keyring, self.house.gate.forbidden(*self.house.surroundings()), clock.now())
         self.store.start()
         self.settings = settings
         self._announce(settings)
         log.info("the settings were reloaded from {path}", path=self.config_path)
-        return True
 
     def _announce(self, settings: Settings) -> None:
         for warning in settings.warnings:
@@ -178,6 +191,9 @@ class Knocker(Service):
         for host, entries in exclusions.by_host.items():
             for entry in entries:
                 log.info("open to everybody on {host}: {entry}", host=host, entry=str(entry))
+        for key in settings.keys:
+            if key.is_over(clock.now().wall):
+                log.warn("the key {key} has expired: its knocks are refused; see its `expires`", key=key.name)
         if not settings.server.trusted_proxies.members:
             log.warn("server.trusted_proxies is empty: behind a proxy nobody can be let in until it is named there")
 
@@ -241,19 +257,6 @@ async def _settled(result: Any) -> None:
 
 def _boot_seconds() -> float:
     return clock.now().boot
-
-
-def _tell(change: Change) -> None:
-    """The audit line of one change."""
-    log.info(
-        "{event} {entry} for {key} via {via} until {until:.0f} {why}",
-        event=change.event.value,
-        entry=str(change.grant.network),
-        key=change.grant.key or "an older file",
-        via=change.grant.via.value,
-        until=change.grant.expires_at,
-        why=f"({change.why})" if change.why else "",
-    )
 
 
 def _give_up(faults: list[str]) -> None:

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from knocker.core.addresses import Networks, networks
 from knocker.core.gate import Gate, Policy
 from knocker.core.keys import Keyring
+from knocker.core.limits import Limits
 from knocker.core.moment import Moment
 from knocker.core.tally import Tally
 from knocker.core.whitelist import Whitelist
@@ -110,6 +111,7 @@ class World:
             now=self.now,
             surroundings=self.surroundings,
             reports=Reports(lambda: self.boot),
+            limits=Limits(security.limit),
             manners=Manners(security.deny.status, security.deny.by_host, settings.cors_origin, settings.knock_hosts),
         )
         door = Door(self.house, Verify(self.house), Web(self.house).app.resource())
@@ -202,7 +204,9 @@ class Disk:
 
 
 def hang_up(channel: Any) -> None:
-    """The client goes away."""
+    """The client goes away; a transport tells that to what writes to it first."""
+    if channel.transport is not None and channel.transport.producer is not None:
+        channel.transport.producer.stopProducing()
     channel.connectionLost(Failure(ConnectionDone()))
 
 

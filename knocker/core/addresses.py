@@ -107,36 +107,74 @@ def _masked(bits: int, value: int, prefix: int) -> int:
 
 
 class NetworkMap(Generic[T]):
-    """Values by network; what covers an address is found with one look-up for each prefix length in use."""
+    """Values by network, several for one if need be; what covers an address is found with one look-up a prefix length.
+
+    A lone value stands in the table itself and only several are a tuple, since nearly all are alone and a
+    tuple for each would be a sixth of the memory. So no value may be a tuple.
+    """
 
     def __init__(self) -> None:
-        self._tables: dict[int, dict[int, dict[int, T]]] = {32: {}, 128: {}}
+        self._tables: dict[int, dict[int, dict[int, T | tuple[T, ...]]]] = {32: {}, 128: {}}
+        self._count = 0
 
-    def get(self, network: Network) -> T | None:
-        """The value of exactly this network."""
-        shift = network.bits - network.prefix
-        return self._tables[network.bits].get(shift, {}).get(network.base >> shift)
+    def __len__(self) -> int:
+        return self._count
 
-    def put(self, network: Network, value: T) -> None:
-        """Set the value of exactly this network."""
-        shift = network.bits - network.prefix
-        self._tables[network.bits].setdefault(shift, {})[network.base >> shift] = value
+    def __iter__(self) -> Iterator[T]:
+        """All values; the map may not change meanwhile."""
+        for tables in self._tables.values():
+            for table in tables.values():
+                for found in table.values():
+                    if isinstance(found, tuple):
+                        yield from found
+                    else:
+                        yield found
 
-    def pop(self, network: Network) -> None:
-        """Forget this network; a network that is not there is no error."""
-        shift = network.bits - network.prefix
-        table = self._tables[network.bits].get(shift)
-        if table is not None:
-            table.pop(network.base >> shift, None)
-            if not table:
-                del self._tables[network.bits][shift]
+    def at(self, network: Network) -> tuple[T, ...]:
+        """The values of exactly this network."""
+        shift, index = _place(network)
+        found = self._tables[network.bits].get(shift, {}).get(index)
+        if found is None:
+            return ()
+        return found if isinstance(found, tuple) else (found,)
+
+    def add(self, network: Network, value: T) -> None:
+        """One more value for exactly this network."""
+        self._put(network, (*self.at(network), value))
+        self._count += 1
+
+    def discard(self, network: Network, value: T) -> None:
+        """Forget this very value of this network; one that is not there is no error."""
+        found = self.at(network)
+        rest = tuple(other for other in found if other is not value)
+        self._put(network, rest)
+        self._count -= len(found) - len(rest)
 
     def covering(self, address: Address) -> Iterator[T]:
         """The values of all networks that hold `address`."""
         for shift, table in self._tables[address.bits].items():
-            value = table.get(address.value >> shift)
-            if value is not None:
-                yield value
+            found = table.get(address.value >> shift)
+            if found is not None:
+                if isinstance(found, tuple):
+                    yield from found
+                else:
+                    yield found
+
+    def _put(self, network: Network, values: tuple[T, ...]) -> None:
+        shift, index = _place(network)
+        tables = self._tables[network.bits]
+        if values:
+            tables.setdefault(shift, {})[index] = values[0] if len(values) == 1 else values
+        elif shift in tables:
+            tables[shift].pop(index, None)
+            if not tables[shift]:
+                del tables[shift]
+
+
+def _place(network: Network) -> tuple[int, int]:
+    """The number of free bits, and the others as a number: an address's own one, since a shift by 0 would copy it."""
+    shift = network.bits - network.prefix
+    return shift, network.base >> shift if shift else network.base
 
 
 class Networks:
@@ -146,7 +184,7 @@ class Networks:
         self.members = tuple(members)
         self._map: NetworkMap[Network] = NetworkMap()
         for network in self.members:
-            self._map.put(network, network)
+            self._map.add(network, network)
 
     def __contains__(self, address: Address) -> bool:
         """Whether any member holds `address`."""

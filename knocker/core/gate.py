@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from knocker.core.addresses import Address, Networks
+from knocker.core.grant import Via, Wish
 from knocker.core.keys import Key, Keyring
 from knocker.core.knock import Body, Forbidden
 from knocker.core.moment import Moment
 from knocker.core.paths import Exclusions
 from knocker.core.refusals import Refusal, Refused
-from knocker.core.whitelist import Via, Whitelist, Wish
+from knocker.core.whitelist import Whitelist
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,17 @@ class Gate:
             return Verdict(Cause.EXCLUDED_PATH)
         return Verdict(denial)
 
-    def key(self, lines: list[bytes]) -> Key:
+    def holds_grant(self, client: Address, now: Moment) -> bool:
+        """Whether any live grant opens anything to `client`."""
+        return self.whitelist.find(client, None, now) != (None, None)
+
+    def key(self, lines: list[bytes], now: Moment) -> Key:
         """The key that the X-Api-Key lines present; raises Refused."""
         key = self.policy.keyring.find(lines)
         if key is None:
             raise Refused(Refusal.BAD_KEY, "X-Api-Key is missing, repeated or unknown")
+        if key.is_over(now.wall):
+            raise Refused(Refusal.BAD_KEY, f"the key {key.name} has expired: see its `expires` in api_keys")
         return key
 
     def knock(self, client: Address, key: Key, body: Body, forbidden: Forbidden) -> Wish:

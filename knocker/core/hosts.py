@@ -58,6 +58,11 @@ class Scope:
         """Whether `host` is named; ``*.example.com`` is one or more labels below, never the bare domain."""
         return host is not None and (host in self.names or host.endswith(self.suffixes))
 
+    @property
+    def patterns(self) -> list[str]:
+        """The names and ``*.`` patterns, as settings have them."""
+        return sorted(self.names) + ["*" + suffix for suffix in self.suffixes]
+
     def __str__(self) -> str:
-        """The patterns, for logs and listings."""
-        return ", ".join(sorted(self.names) + ["*" + suffix for suffix in self.suffixes])
+        """The patterns, for logs."""
+        return ", ".join(self.patterns)

@@ -26,7 +26,11 @@ def digest_of(secret: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One entry of api_keys. `ttl` and `max_ttl` are seconds; `admin` is allow_remote_whitelist."""
+    """One entry of api_keys. `ttl` and `max_ttl` are seconds; `admin` is allow_remote_whitelist.
+
+    `expires` is the wall-clock second from which the key is refused, `max_addresses` how many own addresses of
+    one family its grants may open at a time; None is without end.
+    """
 
     name: str
     digest: bytes
@@ -35,6 +39,8 @@ class Key:
     admin: bool = False
     hosts: Scope | None = None
     ipv6_prefix: int = 128
+    max_addresses: int | None = None
+    expires: float | None = None
 
     def __repr__(self) -> str:
         """The name alone: a digest in a log would help whoever guesses short keys."""
@@ -48,6 +54,14 @@ class Key:
     def granted_ttl(self, asked: int | None) -> int:
         """The seconds that a knock gets: its own wish up to max_ttl, else the key's ttl."""
         return self.ttl if asked is None else min(asked, self.max_ttl)
+
+    def is_over(self, wall: float) -> bool:
+        """Whether the key is refused by now."""
+        return self.expires is not None and wall >= self.expires
+
+    def lasting(self, ttl: float, wall: float) -> float:
+        """The seconds that a grant may last: `ttl`, but no longer than the key itself."""
+        return ttl if self.expires is None else min(ttl, self.expires - wall)
 
 
 class Keyring:

@@ -72,12 +72,26 @@ class Forbidden:
 
     def why(self, network: Network) -> str:
         """Why `network` may not be granted, or an empty text (the address row of contract 3.3)."""
+        return self.never(network) or self.now(network)
+
+    def never(self, network: Network) -> str:
+        """Why no settings would let `network` be granted, or an empty text."""
         if self.allow_loopback and LOOPBACK.overlapping(network):
             return "" if network.single else "it holds loopback addresses"
         for members, words in (
             (NOBODY, "it holds unspecified, multicast or broadcast addresses"),
             (LOOPBACK, "it is on the loopback; server.allow_loopback_clients allows that for trying things out"),
             (LINK_LOCAL, "it is link-local: it says nothing about who is behind it"),
+        ):
+            if members.overlapping(network):
+                return words
+        return ""
+
+    def now(self, network: Network) -> str:
+        """Why the settings and surroundings of today keep `network` from being granted, or an empty text."""
+        if self.allow_loopback and LOOPBACK.overlapping(network):
+            return ""
+        for members, words in (
             (self.trusted, "it belongs to server.trusted_proxies: everybody behind the proxy would be let in"),
             (self.shared, "it belongs to server.shared_addresses: many people appear behind it"),
             (self.own, "it is this host's own address"),

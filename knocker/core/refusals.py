@@ -24,15 +24,19 @@ class Refusal(Enum):
     NOT_STORED = "The whitelist could not be stored."
     CLOSED_NOT_STORED = "Closed, but not stored."
     FULL = "The whitelist is full."
+    LIMITED = "Too many knock attempts."
+    NO_GRANT = "No such grant."
 
 
 class Refused(Exception):
     """A knock that is not granted.
 
-    `why` is for the admin's log alone: what happened and which setting mends it.
+    `why` is for the admin's log alone: what happened and which setting mends it. `retry_after`: whole seconds
+    after which another attempt may do better, 0 where that cannot be said.
     """
 
-    def __init__(self, refusal: Refusal, why: str = "") -> None:
+    def __init__(self, refusal: Refusal, why: str = "", retry_after: int = 0) -> None:
         super().__init__(refusal.value)
         self.refusal = refusal
         self.why = why
+        self.retry_after = retry_after

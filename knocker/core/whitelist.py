@@ -13,75 +13,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from knocker.core.addresses import Address, Network, NetworkMap
-from knocker.core.hosts import Scope
+from knocker.core.grant import Grant, One, Own, Via, Wish, fitted, objection
 from knocker.core.keys import Key, Keyring
+from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
-
-
-class Via(Enum):
-    """How a grant came to be: a knock for the own address, an admin's for any, a datagram, an older file."""
-
-    HTTP = "http"
-    REMOTE = "remote"
-    UDP = "udp"
-    FILE = "file"
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a knock asks for once every rule let it pass. `ttl_named`: it named its `ttl` (seconds) itself."""
-
-    network: Network
-    key: Key
-    via: Via
-    ttl: int
-    ttl_named: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """The record that a knock leaves. Times are wall-clock seconds, `boot_ends_at` seconds of boot time.
-
-    `key` is the owner's name, None for an entry of an older file; `mark` remembers the owner's secret.
-    """
-
-    id: str
-    network: Network
-    key: str | None
-    mark: str
-    via: Via
-    hosts: Scope | None
-    created_at: float
-    last_knock_at: float
-    expires_at: float
-    boot_ends_at: float
-
-    def lives(self, now: Moment) -> bool:
-        """Whether neither clock has reached its end."""
-        return now.wall < self.expires_at and now.boot < self.boot_ends_at
-
-    def seconds_left(self, now: Moment) -> int:
-        """Whole seconds until the nearer of its two ends, rounded to the nearest."""
-        return max(0, round(min(self.expires_at - now.wall, self.boot_ends_at - now.boot)))
-
-
-@dataclass(frozen=True, slots=True)
-class Own:
-    """What DELETE /knock closes: all that this key's knocks from `address` left, or would leave.
-
-    An admin's grant is its own where it is for exactly this address.
-    """
-
-    key: Key
-    address: Address
-
-    def holds(self, key: str | None, via: Via, network: Network) -> bool:
-        """Whether a grant or a wish like this is the caller's own."""
-        if key != self.key.name or self.address not in network:
-            return False
-        wide = self.address.widened(self.key.ipv6_prefix if self.address.bits == 128 else 32)
-        return via in (Via.HTTP, Via.UDP) or network in (self.address.network, wide)
 
 
 class Event(Enum):
@@ -89,6 +25,7 @@ class Event(Enum):
 
     OPENED = "opened"
     EXTENDED = "extended"
+    ALTERED = "altered"
     CLOSED = "closed"
     EXPIRED = "expired"
 
@@ -102,11 +39,20 @@ class Change:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a knock would leave, and which grants would have to make room for it (max_addresses)."""
+
+    grant: Grant
+    displaces: tuple[Grant, ...] = ()
+
+
+class Crowded(Exception):
+    """A knock that would take the place of one that is being stored: it has to wait for that."""
+
+
 _Owner = tuple[str | None, Network]
-
-
-def _owner(grant: Grant) -> _Owner:
-    return grant.key, grant.network
+_Crowd = tuple[str | None, int]
 
 
 class Whitelist:
@@ -117,90 +63,131 @@ class Whitelist:
         self.max_entries = max_entries
         self.followers: list[Callable[[Change], None]] = []
         self._new_id = new_id
-        self._grants: dict[_Owner, Grant] = {}
-        self._planned: dict[_Owner, Grant] = {}
-        self._at: NetworkMap[tuple[Grant, ...]] = NetworkMap()
+        self._at: NetworkMap[Grant] = NetworkMap()
+        self._planned: dict[_Owner, Plan] = {}
+        # The own-address grants of keys that have max_addresses, by key and family.
+        self._crowds: dict[_Crowd, dict[Network, Grant]] = {}
 
     def __len__(self) -> int:
-        return len(self._grants)
+        return len(self._at)
 
     def __iter__(self) -> Iterator[Grant]:
-        return iter(tuple(self._grants.values()))
+        return iter(self._at)
 
-    def plan(self, wish: Wish, now: Moment) -> Grant:
+    # Opening.
+
+    def plan(self, wish: Wish, now: Moment) -> Plan:
         """What this knock would leave; it does not count until `settle`.
 
         A knock never shortens its key's own live grant unless it names its ttl (contract 3.3). Raises Refused
-        when the whitelist is full (nothing is evicted), or when the key changed while the knock waited.
+        when the whitelist is full (nothing is evicted), or when the key changed while the knock waited, and
+        Crowded when it has to wait for another knock's end.
         """
-        self._recheck(wish)
-        owner = (wish.key.name, wish.network)
-        held = self._planned.get(owner) or self._grants.get(owner)
+        key = self._rechecked(wish, now)
+        owner = (key.name, wish.network)
+        held = self._held(owner)
         if held is not None and not held.lives(now):
             self._end(held, Event.EXPIRED)
             held = None
-        if held is None and self._size() >= self.max_entries:
-            self.expire(now)
-            if self._size() >= self.max_entries:
-                raise Refused(Refusal.FULL, f"all {self.max_entries} entries of whitelist.max_entries are in use")
-        grant = self._renewed(held, wish, now) if held else self._fresh(wish, now)
-        self._planned[owner] = grant
-        return grant
+        planned = self._planned.get(owner)
+        displaced = self._displaced(wish, key, now)
+        if planned is None and held is None:
+            self._check_room(len(displaced), now)
+        known = planned.grant if planned is not None else held
+        grant = self._renewed(known, wish, key, now) if known is not None else self._fresh(wish, key, now)
+        plan = Plan(grant, displaced)
+        self._planned[owner] = plan
+        return plan
 
-    def _recheck(self, wish: Wish) -> None:
+    def _rechecked(self, wish: Wish, now: Moment) -> Key:
         key = self.keyring.named(wish.key.name)
         if key is None or key.digest != wish.key.digest or (wish.via is Via.REMOTE and not key.admin):
             raise Refused(Refusal.BAD_KEY, f"the key {wish.key.name} changed while its knock waited")
+        if key.is_over(now.wall):
+            raise Refused(Refusal.BAD_KEY, f"the key {key.name} has expired")
+        return key
+
+    def _check_room(self, leaving: int, now: Moment) -> None:
+        if len(self) + len(self._planned) < self.max_entries or self._size() - leaving < self.max_entries:
+            return
+        self.expire(now)
+        if self._size() - leaving >= self.max_entries:
+            raise Refused(Refusal.FULL, f"all {self.max_entries} entries of whitelist.max_entries are in use")
 
     def _size(self) -> int:
-        return len(self._grants) + sum(owner not in self._grants for owner in self._planned)
+        fresh = sum(self._held(owner) is None for owner in self._planned)
+        return len(self) + fresh - sum(len(plan.displaces) for plan in self._planned.values())
 
-    def _fresh(self, wish: Wish, now: Moment) -> Grant:
+    def _displaced(self, wish: Wish, key: Key, now: Moment) -> tuple[Grant, ...]:
+        """Which own-address grants are one too many for this key: the longest unknocked (contract 2)."""
+        if key.max_addresses is None or not wish.via.own:
+            return ()
+        crowd = {network: grant for network, grant in self._crowd(key.name, wish.network).items() if grant.lives(now)}
+        for (name, network), plan in self._planned.items():
+            if name == key.name and plan.grant.via.own and network.bits == wish.network.bits:
+                crowd[network] = plan.grant
+                if network != wish.network:
+                    for grant in plan.displaces:
+                        crowd.pop(grant.network, None)
+        crowd.pop(wish.network, None)
+        surplus = _surplus(crowd, key.max_addresses - 1)
+        if any((key.name, grant.network) in self._planned for grant in surplus):
+            raise Crowded
+        return surplus
+
+    def _fresh(self, wish: Wish, key: Key, now: Moment) -> Grant:
+        lasting = key.lasting(wish.ttl, now.wall)
         return Grant(
             id=self._new_id(),
             network=wish.network,
-            key=wish.key.name,
-            mark=wish.key.mark,
+            key=key.name,
+            mark=key.mark,
             via=wish.via,
-            hosts=wish.key.hosts,
+            hosts=key.hosts,
             created_at=now.wall,
             last_knock_at=now.wall,
-            expires_at=now.wall + wish.ttl,
-            boot_ends_at=now.boot + wish.ttl,
+            expires_at=now.wall + lasting,
+            boot_ends_at=now.boot + lasting,
         )
 
     @staticmethod
-    def _renewed(held: Grant, wish: Wish, now: Moment) -> Grant:
-        wall, boot = now.wall + wish.ttl, now.boot + wish.ttl
+    def _renewed(held: Grant, wish: Wish, key: Key, now: Moment) -> Grant:
+        lasting = key.lasting(wish.ttl, now.wall)
+        wall, boot = now.wall + lasting, now.boot + lasting
         if not wish.ttl_named:
             wall, boot = max(wall, held.expires_at), max(boot, held.boot_ends_at)
         return replace(
             held,
-            mark=wish.key.mark,
+            mark=key.mark,
             # A grant that used the right to open any address stays one that needs it.
             via=Via.REMOTE if Via.REMOTE in (held.via, wish.via) else wish.via,
-            hosts=wish.key.hosts,
+            hosts=key.hosts,
             last_knock_at=now.wall,
             expires_at=wall,
             boot_ends_at=boot,
         )
 
-    def settle(self, grant: Grant) -> bool:
-        """Make a planned grant count; False when it was closed, or planned anew, in the meantime."""
-        owner = _owner(grant)
-        if self._planned.get(owner) is not grant:
-            return False
-        del self._planned[owner]
-        event = Event.EXTENDED if owner in self._grants else Event.OPENED
-        key = self.keyring.named(grant.key) if grant.key is not None else None
-        self._keep(replace(grant, hosts=key.hosts if key else None))
-        self._tell(Change(event, grant))
-        return True
+    def settle(self, plan: Plan, now: Moment) -> Grant | None:
+        """Make a planned grant count; None when it was closed, or planned anew, in the meantime.
 
-    def abandon(self, grant: Grant) -> None:
+        The grant that counts is another than the planned one where the settings changed meanwhile.
+        """
+        owner = (plan.grant.key, plan.grant.network)
+        if self._planned.get(owner) is not plan:
+            return None
+        del self._planned[owner]
+        event = Event.EXTENDED if self._held(owner) is not None else Event.OPENED
+        grant = fitted(plan.grant, self.keyring, now)
+        self._keep(grant)
+        self._tell(Change(event, grant))
+        for displaced in plan.displaces:
+            self._end(displaced, Event.CLOSED, _MADE_ROOM)
+        return grant
+
+    def abandon(self, plan: Plan) -> None:
         """Forget a planned grant that could not be stored."""
-        owner = _owner(grant)
-        if self._planned.get(owner) is grant:
+        owner = (plan.grant.key, plan.grant.network)
+        if self._planned.get(owner) is plan:
             del self._planned[owner]
 
     def restore(self, grants: Iterable[Grant]) -> None:
@@ -208,31 +195,35 @@ class Whitelist:
         for grant in grants:
             self._keep(grant)
 
+    # Asking.
+
     def find(self, address: Address, host: str | None, now: Moment) -> tuple[Grant | None, Grant | None]:
         """The live grant that opens `host` to `address`, if any; else as second one whose scope lacks the host."""
         other = None
-        for grants in self._at.covering(address):
-            for grant in grants:
-                if not grant.lives(now):
-                    # Ending it here would change the tables under this very loop.
-                    return self._find_after_ending(grants, address, host, now)
-                if grant.hosts is None or host in grant.hosts:
-                    return grant, None
-                other = grant
+        for grant in self._at.covering(address):
+            if not grant.lives(now):
+                # Ending it here would change the tables under this very loop.
+                return self._find_after_ending(address, host, now)
+            if grant.hosts is None or host in grant.hosts:
+                return grant, None
+            other = grant
         return None, other
 
-    def _find_after_ending(
-        self, grants: tuple[Grant, ...], address: Address, host: str | None, now: Moment
-    ) -> tuple[Grant | None, Grant | None]:
-        for grant in grants:
-            if not grant.lives(now):
-                self._end(grant, Event.EXPIRED)
+    def _find_after_ending(self, address: Address, host: str | None, now: Moment) -> tuple[Grant | None, Grant | None]:
+        for grant in [grant for grant in self._at.covering(address) if not grant.lives(now)]:
+            self._end(grant, Event.EXPIRED)
         return self.find(address, host, now)
 
-    def own(self, own: Own) -> list[Grant]:
-        """The caller's own grants, those that are being stored among them."""
-        held = [grant for grants in self._at.covering(own.address) for grant in grants]
-        return [grant for grant in (*held, *self._planned.values()) if own.holds(grant.key, grant.via, grant.network)]
+    def with_id(self, grant_id: str, now: Moment) -> Grant | None:
+        """The live grant of this id."""
+        return next((grant for grant in self if grant.id == grant_id and grant.lives(now)), None)
+
+    # Closing.
+
+    def chosen(self, choice: Own | One) -> list[Grant]:
+        """The grants that `choice` holds, those that are being stored among them."""
+        grants = [*self._at.covering(choice.address), *(plan.grant for plan in self._planned.values())]
+        return [grant for grant in grants if choice.holds(grant.key, grant.via, grant.network)]
 
     def close(self, grants: Iterable[Grant], why: str = "") -> int:
         """End grants at once, also planned ones; returns how many there were."""
@@ -240,55 +231,72 @@ class Whitelist:
 
     def expire(self, now: Moment) -> int:
         """End every grant whose time is over; returns how many."""
-        ended = [grant for grant in self._grants.values() if not grant.lives(now)]
-        return sum(self._end(grant, Event.EXPIRED) for grant in ended)
+        return sum(self._end(grant, Event.EXPIRED) for grant in [grant for grant in self if not grant.lives(now)])
 
-    def rekey(self, keyring: Keyring) -> None:
-        """Let a new set of keys count, also for what they granted before (contract 3.6, last paragraph)."""
+    def revise(self, keyring: Keyring, forbidden: Forbidden, now: Moment) -> None:
+        """Let new settings count, also for what was granted before (contract 3.6, last paragraph)."""
         self.keyring = keyring
-        for grant in (*self._planned.values(), *self._grants.values()):
-            key = keyring.named(grant.key) if grant.key is not None else None
-            why = lost_right(grant, key)
+        self.expire(now)
+        for grant in [*(plan.grant for plan in self._planned.values()), *self]:
+            why = objection(grant, keyring.named(grant.key) if grant.key is not None else None, forbidden)
             if why:
                 self._end(grant, Event.CLOSED, why)
-            elif key is not None and key.hosts != grant.hosts and self._grants.get(_owner(grant)) is grant:
-                self._keep(replace(grant, hosts=key.hosts))
+        self._crowds = {}
+        for grant in tuple(self):
+            fit = fitted(grant, keyring, now)
+            self._keep(fit)
+            if fit is not grant:
+                self._tell(Change(Event.ALTERED, fit, "the settings changed"))
+        self.trim()
+
+    def trim(self) -> None:
+        """Close what is beyond max_addresses, as when that was lowered."""
+        for (name, _), crowd in tuple(self._crowds.items()):
+            key = self.keyring.named(name) if name is not None else None
+            if key is not None and key.max_addresses is not None:
+                self.close(_surplus(crowd, key.max_addresses), _MADE_ROOM)
+
+    # The tables.
+
+    def _held(self, owner: _Owner) -> Grant | None:
+        return next((grant for grant in self._at.at(owner[1]) if grant.key == owner[0]), None)
+
+    def _crowd(self, name: str | None, network: Network) -> dict[Network, Grant]:
+        return self._crowds.get((name, network.bits), {})
 
     def _keep(self, grant: Grant) -> None:
-        owner = _owner(grant)
-        held = self._grants.get(owner)
-        beside = tuple(other for other in self._at.get(grant.network) or () if other is not held)
-        self._grants[owner] = grant
-        self._at.put(grant.network, (*beside, grant))
+        held = self._held((grant.key, grant.network))
+        if held is not None:
+            self._forget(held)
+        self._at.add(grant.network, grant)
+        key = self.keyring.named(grant.key) if grant.key is not None else None
+        if key is not None and key.max_addresses is not None and grant.via.own:
+            self._crowds.setdefault((grant.key, grant.network.bits), {})[grant.network] = grant
+
+    def _forget(self, held: Grant) -> None:
+        self._at.discard(held.network, held)
+        self._crowd(held.key, held.network).pop(held.network, None)
 
     def _end(self, grant: Grant, event: Event, why: str = "") -> bool:
-        owner = _owner(grant)
+        owner = (grant.key, grant.network)
         # A knock that is being stored outlives the end of the grant that it renews.
         planned = self._planned.pop(owner, None) if event is Event.CLOSED else None
-        held = self._grants.pop(owner, None)
+        held = self._held(owner)
         if held is not None:
-            beside = tuple(other for other in self._at.get(grant.network) or () if other is not held)
-            if beside:
-                self._at.put(grant.network, beside)
-            else:
-                self._at.pop(grant.network)
-        if held or planned:
-            self._tell(Change(event, held or planned or grant, why))
-        return bool(held or planned)
+            self._forget(held)
+        if held is not None or planned is not None:
+            self._tell(Change(event, held or (planned.grant if planned else grant), why))
+        return held is not None or planned is not None
 
     def _tell(self, change: Change) -> None:
         for follower in self.followers:
             follower(change)
 
 
-def lost_right(grant: Grant, key: Key | None) -> str:
-    """Why a grant may not outlive a change of the keys, or an empty text where it may."""
-    if grant.key is None:
-        return ""
-    if key is None:
-        return "its key is no longer in api_keys"
-    if key.mark != grant.mark:
-        return "its key has another secret now"
-    if grant.via is Via.REMOTE and not key.admin:
-        return "its key lost allow_remote_whitelist"
-    return ""
+_MADE_ROOM = "it made room for a newer address: its key has max_addresses"
+
+
+def _surplus(crowd: dict[Network, Grant], most: int) -> tuple[Grant, ...]:
+    """The grants beyond `most`, the longest unknocked first."""
+    by_age = sorted(crowd.values(), key=lambda grant: grant.last_knock_at)
+    return tuple(by_age[: max(0, len(by_age) - most)])

@@ -26,6 +26,8 @@ STATUS = {
     Refusal.NOT_STORED: 503,
     Refusal.CLOSED_NOT_STORED: 503,
     Refusal.FULL: 503,
+    Refusal.LIMITED: 429,
+    Refusal.NO_GRANT: 404,
 }
 
 
@@ -34,8 +36,10 @@ def answer(request: Request, status: int, value: Any) -> bytes:
     return _sized(request, status, json.dumps(value).encode(), b"application/json")
 
 
-def refuse(request: Request, refusal: Refusal) -> bytes:
-    """A refusal in its sender's words."""
+def refuse(request: Request, refusal: Refusal, retry_after: int = 0) -> bytes:
+    """A refusal in its sender's words; `retry_after`: seconds, 0 where nothing is known."""
+    if retry_after:
+        request.setHeader(b"retry-after", b"%d" % retry_after)
     return answer(request, STATUS[refusal], {"error": refusal.value})
 
 

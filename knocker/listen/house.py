@@ -10,9 +10,10 @@ from twisted.internet.defer import Deferred
 
 from knocker.core.addresses import Networks
 from knocker.core.gate import Gate
+from knocker.core.grant import Grant, One, Own, Wish
+from knocker.core.limits import Limit, Limits
 from knocker.core.moment import Moment
 from knocker.core.tally import Tally
-from knocker.core.whitelist import Grant, Own, Wish
 from knocker.listen.reports import Reports
 
 
@@ -23,7 +24,7 @@ class Store(Protocol):
         """Store what a knock leaves, then let it count."""
         ...
 
-    def remove(self, own: Own, why: str = "") -> Deferred[None]:
+    def remove(self, choice: Own | One, why: str = "") -> Deferred[None]:
         """Close an owner's grants at once, and store that; knocks of theirs that still wait are refused."""
         ...
 
@@ -61,3 +62,4 @@ class House:
     reports: Reports
     manners: Manners = Manners()
     complaints: Callable[[], list[str]] = list
+    limits: Limits = field(default_factory=lambda: Limits(Limit()))

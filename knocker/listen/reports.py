@@ -1,13 +1,14 @@
-"""What the admin is told about requests: each cause at most once a minute, however many there are."""
+"""What the admin is told about requests: of each cause only so many lines a minute, however many there are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-EVERY = 60.0  # seconds between two lines of one cause
+EVERY = 60.0  # seconds
 
 
 class Reports:
@@ -17,30 +18,43 @@ class Reports:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        self._last: dict[str, float] = {}
-        self._unsaid: dict[str, int] = {}
+        self._windows: dict[str, _Window] = {}
 
-    def report(self, cause: str, message: str, **fields: object) -> None:
-        """Log `message` with its fields at warning level, unless its cause was reported within the last minute."""
-        if self._due(cause):
-            unsaid = self._unsaid.pop(cause, 0)
-            more = f" ({unsaid} more since the last such line)" if unsaid else ""
-            shown = {name: printable(value) for name, value in fields.items()}
-            self.log.warn(message + "{more}", more=more, cause=cause, **shown)
+    def report(self, cause: str, message: str, most: int = 1, **fields: object) -> None:
+        """Log `message` with its fields at warning level, unless its cause had `most` lines in the last minute."""
+        unsaid = self._unsaid(cause, most)
+        if unsaid is None:
+            return
+        more = f" ({unsaid} more since the last such line)" if unsaid else ""
+        shown = {name: value if value is None else printable(value) for name, value in fields.items()}
+        self.log.warn(message + "{more}", more=more, cause=cause, **shown)
 
     def failure(self, cause: str, message: str, failure: Failure) -> None:
-        """Log a mistake of ours, with its traceback, under the same rule."""
-        if self._due(cause):
-            self._unsaid.pop(cause, None)
+        """Log a mistake of ours, with its traceback, once a minute."""
+        if self._unsaid(cause, 1) is not None:
             self.log.failure(message, failure)
 
-    def _due(self, cause: str) -> bool:
+    def _unsaid(self, cause: str, most: int) -> int | None:
+        """How many lines of this cause were left out before this one, None when this one is left out too."""
         now = self._seconds()
-        if now - self._last.get(cause, -EVERY) < EVERY:
-            self._unsaid[cause] = self._unsaid.get(cause, 0) + 1
-            return False
-        self._last[cause] = now
-        return True
+        window = self._windows.setdefault(cause, _Window(now))
+        if now - window.began >= EVERY:
+            window.began, window.said = now, 0
+        if window.said >= most:
+            window.unsaid += 1
+            return None
+        window.said += 1
+        unsaid, window.unsaid = window.unsaid, 0
+        return unsaid
+
+
+@dataclass(slots=True)
+class _Window:
+    """The lines of one cause since a minute began."""
+
+    began: float
+    said: int = 0
+    unsaid: int = 0
 
 
 def printable(value: object) -> str:

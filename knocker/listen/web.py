@@ -1,6 +1,8 @@
-"""The Klein app: /knock, /health, /ready, and a JSON 404 for the rest (contract 3.3, 3.5)."""
+"""The Klein app: /knock, /grants, /health, /ready, and a JSON 404 for the rest (contract 3.3 to 3.5)."""
 
 from __future__ import annotations
+
+from functools import partial
 
 from klein import Klein
 from twisted.internet.defer import CancelledError
@@ -9,15 +11,13 @@ from twisted.web.http import Request
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException
 
-from knocker.core.addresses import Address
-from knocker.core.keys import Key
-from knocker.core.knock import Body, Forbidden
+from knocker.core.grant import Own
+from knocker.core.knock import Body
 from knocker.core.refusals import Refusal, Refused
-from knocker.core.visitor import Unresolved
-from knocker.core.whitelist import Own
-from knocker.listen import answers
+from knocker.listen import answers, grants
+from knocker.listen.call import Call, answered, forbidden_here
 from knocker.listen.house import House
-from knocker.listen.request import lines, visit
+from knocker.listen.request import lines
 
 _METHODS = (b"GET", b"POST", b"DELETE", b"OPTIONS")
 _CONTENT_TYPES = (b"application/json", b"application/x-www-form-urlencoded", b"")
@@ -44,35 +44,49 @@ class Web:
             return self._wrong_method(request, _METHODS)
         if request.method == b"OPTIONS":
             return self._preflight(request)
-        client, forbidden = self._client(request)
-        key = self.house.gate.key(lines(request, b"x-api-key"))
-        if request.method == b"DELETE":
-            return await self._leave(request, key, client)
-        wish = self.house.gate.knock(client, key, Body.parse(_body(request)), forbidden)
+        return await answered(
+            self.house, request, self._leave if request.method == b"DELETE" else self._knock, knocks=True
+        )
+
+    async def _knock(self, call: Call) -> bytes:
+        body = Body.parse(_body(call.request))
+        client = call.client
+        assert client is not None  # noqa: S101 - a knock without one was refused
+        call.entry = str(body.network) if body.network is not None else ""
+        wish = self.house.gate.knock(client, call.caller, body, forbidden_here(self.house))
         grant = await self.house.store.put(wish)
         self.house.tally.knock(wish.via.value, "granted")
-        left = grant.seconds_left(self.house.now())
+        now = self.house.now()
+        left = grant.seconds_left(now)
         found = {
             "whitelisted_entry": str(grant.network),
-            "expires_at": int(min(grant.expires_at, self.house.now().wall + left)),
+            "expires_at": int(min(grant.expires_at, now.wall + left)),
             "expires_in_seconds": left,
         }
-        return answers.answer(request, 200, found)
+        return answers.answer(call.request, 200, found)
 
-    async def _leave(self, request: Request, key: Key, client: Address) -> bytes:
-        await self.house.store.remove(Own(key, client), "its owner left")
-        return answers.empty(request, 204)
+    async def _leave(self, call: Call) -> bytes:
+        assert call.client is not None  # noqa: S101 - as above
+        await self.house.store.remove(Own(call.caller, call.client), "its owner left")
+        return answers.empty(call.request, 204)
 
-    def _client(self, request: Request) -> tuple[Address, Forbidden]:
-        """Who knocks, and what may not be opened here; raises Refused."""
-        seen = visit(request, self.house.gate.policy)
-        unresolved = seen.visitor.unresolved
-        if seen.visitor.client is None:
-            refusal = Refusal.FORGED if unresolved is Unresolved.FORGED else Refusal.NO_CLIENT
-            raise Refused(refusal, f"peer {seen.peer}: {unresolved.value if unresolved else ''}")
-        forbidden = self.house.gate.forbidden(*self.house.surroundings())
-        forbidden.check_client(seen.visitor.client)
-        return seen.visitor.client, forbidden
+    @app.route("/grants")
+    async def grants(self, request: Request) -> bytes:
+        """List what the caller may see."""
+        if request.method == b"OPTIONS":
+            return self._preflight(request)
+        if request.method not in (b"GET", b"HEAD"):
+            return self._wrong_method(request, (b"GET", b"HEAD", b"OPTIONS"))
+        return await answered(self.house, request, partial(grants.show, self.house))
+
+    @app.route("/grants/<grant_id>")
+    async def grant(self, request: Request, grant_id: str) -> bytes:
+        """Close one grant."""
+        if request.method == b"OPTIONS":
+            return self._preflight(request)
+        if request.method != b"DELETE":
+            return self._wrong_method(request, (b"DELETE", b"OPTIONS"))
+        return await answered(self.house, request, partial(grants.revoke, self.house, grant_id=grant_id))
 
     def _preflight(self, request: Request) -> bytes:
         request.setHeader(b"access-control-allow-methods", b"GET, POST, DELETE")
@@ -101,22 +115,6 @@ class Web:
     def _wrong_method(request: Request, allowed: tuple[bytes, ...]) -> bytes:
         request.setHeader(b"allow", b", ".join(allowed))
         return answers.refuse(request, Refusal.METHOD)
-
-    @app.handle_errors(Refused)
-    def refused(self, request: IRequest, failure: Failure) -> bytes:
-        """A knock that is not granted: its sender learns the reason's name, the log what to do about it."""
-        refused = failure.value
-        assert isinstance(refused, Refused) and isinstance(request, Request)  # noqa: S101, PT018
-        self.house.tally.knock("http", refused.refusal.name.lower())
-        seen = visit(request, self.house.gate.policy)
-        self.house.reports.report(
-            f"knock_{refused.refusal.name}",
-            "refused a knock of {who}: {error} {why}",
-            who=seen.visitor.client or f"peer {seen.peer}",
-            error=refused.refusal.value,
-            why=refused.why,
-        )
-        return answers.refuse(request, refused.refusal)
 
     @app.handle_errors(HTTPException)
     def unknown(self, request: IRequest, failure: Failure) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, date, datetime
 from typing import Any
 
 from knocker.core.addresses import Address, Network, Networks
@@ -41,6 +43,31 @@ def seconds(value: Any, place: Place) -> int:
     return integer(1, TEN_YEARS, "a positive integer")(value, place)  # type: ignore[no-any-return]
 
 
+def moment(value: Any, place: Place) -> float | None:
+    """A date, 00:00 UTC, or a date-time with its zone, as Unix seconds; null is None."""
+    if value is None:
+        return None
+    found: date | None = value if isinstance(value, date) else None
+    if isinstance(value, str):
+        with suppress(ValueError):
+            found = date.fromisoformat(value) if len(value) == 10 else datetime.fromisoformat(value)
+    if isinstance(found, datetime):
+        if found.tzinfo is None:
+            place.fault("a date-time needs its zone, such as 2027-01-31T18:00:00Z")
+            return None
+    elif isinstance(found, date):
+        found = datetime(found.year, found.month, found.day, tzinfo=UTC)
+    else:
+        place.expected("a date such as 2027-01-31, or a date-time with its zone", value)
+        return None
+    return found.timestamp()
+
+
+def maybe(read: Read) -> Read:
+    """What `read` reads, or null."""
+    return lambda value, place: None if value is None else read(value, place)
+
+
 def text(value: Any, place: Place) -> str:
     """A text without control characters."""
     if not isinstance(value, str) or not value or not value.isprintable():
@@ -60,6 +87,15 @@ def choice(*options: Any) -> Read:
     return read
 
 
+def log_level(value: Any, place: Place) -> str:
+    """A level of the log, in either case, also by the names of Python's own logging."""
+    level = {"warning": "warn", "critical": "error"}.get(str(value).lower(), str(value).lower())
+    if not isinstance(value, str) or level not in ("debug", "info", "warn", "error"):
+        place.expected("debug, info, warn or error", value)
+        return "info"
+    return level
+
+
 def items(read: Read) -> Callable[[Any, Place], list[Any]]:
     """A list, each item read alike."""
 
@@ -76,6 +112,8 @@ def by_host(read: Read) -> Callable[[Any, Place], dict[str, Any]]:
     """A mapping whose names are host names."""
 
     def read_all(value: Any, place: Place) -> dict[str, Any]:
+        if value is None:
+            return {}
         if not isinstance(value, dict):
             place.expected("a mapping of host names", value)
             return {}

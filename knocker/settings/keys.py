@@ -9,22 +9,24 @@ from knocker.core.keys import LONGEST_KEY, Key, digest_of, well_formed
 from knocker.settings import fields
 from knocker.settings.place import SHORTEST_KEY, Place, Read, section
 
+KeyFile = Callable[[str, Place], bytes | None]
+
 _PLACEHOLDERS = ("CHANGE_ME", "CHANGEME", "REPLACE_WITH", "YOUR_SECRET", "YOUR_KEY", "YOUR_API_KEY")
 
 
-def api_keys(default_prefix: Callable[[], int]) -> Read:
-    """The list of keys; `default_prefix` tells whitelist.ipv6_prefix."""
+def api_keys(default_prefix: int, key_file: KeyFile) -> Read:
+    """The list of keys. `default_prefix`: whitelist.ipv6_prefix; `key_file` reads the bytes of a key's file."""
 
     def read(value: Any, place: Place) -> tuple[Key, ...]:
         if not isinstance(value, list) or not value:
             place.expected("a list of at least one key", value)
             return ()
-        found = [_members_of(item, place.at(index), index) for index, item in enumerate(value)]
+        found = [_members_of(item, place.at(index), index, key_file) for index, item in enumerate(value)]
         _distinct([members.get("name") for members in found], place, "name", "the name of another key")
         _distinct([members.get("digest") for members in found], place, "key", "the same secret as another key")
         if place.complaints.faults:
             return ()
-        return tuple(_key(members, default_prefix()) for members in found)
+        return tuple(_key(members, default_prefix) for members in found)
 
     return read
 
@@ -37,24 +39,24 @@ def _distinct(values: list[Any], place: Place, member: str, what: str) -> None:
 
 
 _MEMBERS: dict[str, Read] = {
-    "name": lambda value, place: _name(value, place),
-    "key": lambda value, place: _plain(value, place),
-    "key_sha256": lambda value, place: bytes.fromhex(fields.hex_digits(value, place)),
-    "key_file": fields.not_built(None),
+    "name": fields.maybe(lambda value, place: _name(value, place)),
+    "key": fields.maybe(lambda value, place: _plain(value, place)),
+    "key_sha256": fields.maybe(lambda value, place: bytes.fromhex(fields.hex_digits(value, place))),
+    "key_file": fields.maybe(fields.text),
     "ttl": fields.seconds,
     "max_ttl": fields.seconds,
     "allow_remote_whitelist": fields.boolean,
     "hosts": fields.scope,
-    "max_addresses": fields.not_built(None),
-    "expires": fields.not_built(None),
+    "max_addresses": fields.maybe(fields.integer(1, 10_000)),
+    "expires": fields.moment,
     "ipv6_prefix": fields.integer(48, 128),
     "udp": fields.not_built(False),
-    "udp_secret": fields.hex_digits,
+    "udp_secret": fields.maybe(fields.hex_digits),
 }
 NAMES = tuple(_MEMBERS)
 
 
-def _members_of(value: Any, place: Place, index: int) -> dict[str, Any]:
+def _members_of(value: Any, place: Place, index: int, key_file: KeyFile) -> dict[str, Any]:
     """What one entry says, as far as it could be read; its name and digest are there even beside faults."""
     if not isinstance(value, dict):
         place.fault("expected a mapping with a key and its ttl")
@@ -62,15 +64,18 @@ def _members_of(value: Any, place: Place, index: int) -> dict[str, Any]:
     found = section(value, place, _MEMBERS)
     if len([name for name in ("key", "key_sha256", "key_file") if value.get(name) is not None]) != 1:
         place.at("key").fault("exactly one of key, key_sha256 and key_file is needed")
-    if "udp_secret" in value and "key_sha256" not in value:
+    if value.get("udp_secret") is not None and value.get("key_sha256") is None:
         place.at("udp_secret").fault("it goes only beside key_sha256; from a plain key it is computed")
     if "ttl" not in value and "max_ttl" not in value:
         place.at("ttl").fault("missing: the seconds that a knock with this key opens the gate")
     elif found.get("ttl", 0) > found.get("max_ttl", found.get("ttl", 0)):
         place.at("ttl").fault(f"{found['ttl']} is more than max_ttl, {found['max_ttl']}")
-    if "name" not in value:
+    if value.get("name") is None:
         found["name"] = f"key-{index + 1}"
-    found["digest"] = found.get("key") or found.get("key_sha256")
+    secret = found.get("key") or found.get("key_sha256")
+    if secret is None and found.get("key_file") is not None:
+        secret = _filed(found["key_file"], place.at("key_file"), key_file)
+    found["digest"] = secret or None
     return found
 
 
@@ -84,7 +89,22 @@ def _key(members: dict[str, Any], default_prefix: int) -> Key:
         admin=members.get("allow_remote_whitelist", False),
         hosts=members.get("hosts"),
         ipv6_prefix=members.get("ipv6_prefix", default_prefix),
+        max_addresses=members.get("max_addresses"),
+        expires=members.get("expires"),
     )
+
+
+def _filed(path: str, place: Place, key_file: KeyFile) -> bytes:
+    """The digest of the key in a file: its text but for one line break at the end."""
+    data = key_file(path, place)
+    if data is None:
+        return b""
+    try:
+        text = data.decode("ascii")
+    except ValueError:
+        place.fault("the file holds other than printable ASCII characters")
+        return b""
+    return _plain(text.removesuffix("\n").removesuffix("\r"), place)
 
 
 def _name(value: Any, place: Place) -> str:

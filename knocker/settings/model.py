@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from knocker.core.addresses import Networks
 from knocker.core.keys import Key
+from knocker.core.limits import Limit
 from knocker.core.paths import Exclusions
 
 
@@ -45,6 +46,15 @@ class Security:
     always_allowed_ips: Networks = Networks()
     exclusions: Exclusions = Exclusions()
     deny: Deny = Deny()
+    limit: Limit = field(default_factory=Limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """From which level on (debug, info, warn, error) the log tells, and in which format (text, json)."""
+
+    level: str = "info"
+    format: str = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +67,5 @@ class Settings:
     security: Security = Security()
     knock_hosts: frozenset[str] = frozenset()
     cors_origin: str = "*"
+    logging: Logging = Logging()
     warnings: tuple[str, ...] = ()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from typing import Any
 
+from knocker.core.keys import LONGEST_KEY
+from knocker.core.limits import Limit
 from knocker.core.paths import Exclusions
 from knocker.settings import fields, keys
 from knocker.settings.document import MOST_BYTES, Unreadable, read
-from knocker.settings.model import Deny, Security, Server, Settings, Storage
+from knocker.settings.file import OPEN_TO_OTHERS, contents
+from knocker.settings.model import Deny, Logging, Security, Server, Settings, Storage
 from knocker.settings.place import Complaints, Place, Read, section
 
 
@@ -51,9 +53,10 @@ _SECURITY: dict[str, Read] = {
 }
 _RATE_LIMIT: dict[str, Read] = {
     "window_seconds": fields.integer(1, 86400),
-    "successful_requests": fields.not_built(0),
-    "failed_requests": fields.not_built(0),
+    "successful_requests": fields.integer(0, 1_000_000),
+    "failed_requests": fields.integer(0, 1_000_000),
 }
+_LOGGING: dict[str, Read] = {"level": fields.log_level, "format": fields.choice("text", "json")}
 _KNOCK_PAGE: dict[str, Read] = {
     "enabled": fields.not_built(False),
     "url": lambda value, place: None if value is None else _url_host(value, place),
@@ -68,9 +71,7 @@ _TOP: dict[str, Read] = {
     "knock_page": lambda value, place: section(value, place, _KNOCK_PAGE),
     "cors": lambda value, place: section(value, place, {"allowed_origin": fields.origin}),
     "udp": lambda value, place: _switched_off(value, place, ("host", "port", "window_seconds", "realm", "state_path")),
-    "logging": lambda value, place: section(
-        value, place, {"level": fields.not_built("info", "INFO"), "format": fields.not_built("text")}
-    ),
+    "logging": lambda value, place: section(value, place, _LOGGING),
     "metrics": lambda value, place: _switched_off(value, place, ("host", "port")),
     "documentation": lambda _, place: place.warn("it has no meaning here and may be removed"),
     "firewalld": lambda value, place: _firewalld(value, place),
@@ -85,28 +86,24 @@ _NAMES = {
 
 
 def load(path: str) -> Settings:
-    """Read the settings file at `path`; raises Faulty."""
+    """Read the settings file at `path`, and the key files that it names; raises Faulty."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise Faulty([f"{path}: not a regular file"])
-        with open(descriptor, "rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        data, is_open = contents(path, MOST_BYTES + 1)
     except FileNotFoundError:
         raise Faulty([f"{path}: not found; copy knocker.example.yaml to it, or name another with --config"]) from None
     except OSError as error:
         raise Faulty([f"{path}: {error.strerror or error}"]) from None
-    open_to = status.st_mode & 0o077 and not os.path.realpath(path).startswith("/run/secrets/")
-    return parse(data, path, ("group or others can read it: set its permissions to 0600",) if open_to else ())
+    warnings = (OPEN_TO_OTHERS,) if is_open else ()
+    return parse(data, path, warnings, lambda name, place: _key_file(os.path.join(os.path.dirname(path), name), place))
 
 
-def parse(data: bytes, path: str = "knocker.yaml", warnings: tuple[str, ...] = ()) -> Settings:
+def parse(
+    data: bytes, path: str = "knocker.yaml", warnings: tuple[str, ...] = (), key_file: keys.KeyFile = lambda _, __: None
+) -> Settings:
     """Read settings from the bytes of a file called `path`; raises Faulty with every fault."""
     complaints = Complaints(_NAMES)
     try:
-        settings = _settings(read(data, _NAMES), Place("", complaints))
+        settings = _settings(read(data, _NAMES), Place("", complaints), key_file)
     except Unreadable as error:
         raise Faulty([f"{path}: {error}"]) from None
     if complaints.faults or settings is None:
@@ -115,7 +112,18 @@ def parse(data: bytes, path: str = "knocker.yaml", warnings: tuple[str, ...] = (
     return Settings(**settings, warnings=said)
 
 
-def _settings(document: Any, top: Place) -> dict[str, Any] | None:
+def _key_file(path: str, place: Place) -> bytes | None:
+    try:
+        data, is_open = contents(path, LONGEST_KEY + 3)
+    except OSError as error:
+        place.fault(f"{path}: {error.strerror or error}")
+        return None
+    if is_open:
+        place.warn(f"{path}: {OPEN_TO_OTHERS}")
+    return data
+
+
+def _settings(document: Any, top: Place, key_file: keys.KeyFile) -> dict[str, Any] | None:
     if not isinstance(document, dict):
         top.fault("the file is empty: at least api_keys is needed") if document is None else top.expected(
             "a mapping of settings", document
@@ -130,9 +138,8 @@ def _settings(document: Any, top: Place) -> dict[str, Any] | None:
     if "api_keys" not in document:
         top.at("api_keys").fault("missing: who may knock")
     else:
-        all_keys = keys.api_keys(lambda: int(whitelist.get("ipv6_prefix", 128)))(
-            document["api_keys"], top.at("api_keys")
-        )
+        read_keys = keys.api_keys(whitelist.get("ipv6_prefix", 128), key_file)
+        all_keys = read_keys(document["api_keys"], top.at("api_keys"))
     _warn(server, top)
     return {
         "keys": all_keys,
@@ -140,6 +147,7 @@ def _settings(document: Any, top: Place) -> dict[str, Any] | None:
         "storage": _storage(whitelist, security, top),
         "security": _security(security),
         "knock_hosts": frozenset(filter(None, (page.get("url"), *page.get("also", ())))),
+        "logging": Logging(**found.get("logging", {})),
         "cors_origin": found.get("cors", {}).get("allowed_origin", "*"),
     }
 
@@ -169,6 +177,16 @@ def _security(security: dict[str, Any]) -> Security:
         always_allowed_ips=security.get("always_allowed_ips", Security().always_allowed_ips),
         exclusions=Exclusions(security.get("excluded_paths", ()), security.get("excluded_paths_by_host", {})),
         deny=Deny(status, by_host),
+        limit=_limit(security.get("knock_rate_limit", {})),
+    )
+
+
+def _limit(found: dict[str, int]) -> Limit:
+    standard = Limit()
+    return Limit(
+        window=found.get("window_seconds", standard.window),
+        successful=found.get("successful_requests", standard.successful),
+        failed=found.get("failed_requests", standard.failed),
     )
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from knocker.core import strictjson
 from knocker.core.addresses import Network
+from knocker.core.grant import Grant, Via, fitted, objection
 from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden, too_broad
 from knocker.core.moment import Moment
-from knocker.core.whitelist import Grant, Via, lost_right
 
 VERSION = 1
 MOST_BACK = 60.0  # seconds that a clock may be behind the time of the last write after a reboot
@@ -130,23 +130,24 @@ class _Reader:
             raise _Bad("a bad owner")
         _check(network, via, self.forbidden)
         key = self.keyring.named(name) if name is not None else None
-        longest = key.max_ttl if key else self.keyring.longest_ttl
         wall, boot = _number(entry["expires_at"]), _number(entry["boot_ends_at"])
         if not self.same_boot:
             boot = self.now.boot + min(wall - self.now.wall, boot - self.saved.boot)
+        created, last = _number(entry["created_at"]), _number(entry["last_knock_at"])
         grant = Grant(
             id=entry["id"],
             network=network,
-            key=name,
-            mark=str(entry["key_mark"]),
+            key=key.name if key is not None else name,  # one text for all grants of a key
+            mark=key.mark if key is not None and key.mark == entry["key_mark"] else str(entry["key_mark"]),
             via=via,
             hosts=key.hosts if key else None,
-            created_at=_number(entry["created_at"]),
-            last_knock_at=_number(entry["last_knock_at"]),
-            expires_at=min(wall, self.now.wall + longest),
-            boot_ends_at=min(boot, self.now.boot + longest),
+            created_at=created,
+            last_knock_at=created if last == created else last,
+            expires_at=wall,
+            boot_ends_at=boot,
         )
-        return grant, lost_right(grant, key) or ("" if grant.lives(self.now) else _OVER)
+        grant = fitted(grant, self.keyring, self.now)
+        return grant, objection(grant, key, self.forbidden) or ("" if grant.lives(self.now) else _OVER)
 
 
 def _read_flat(
@@ -178,8 +179,8 @@ class _Bad(ValueError):
 
 
 def _check(network: Network, via: Via, forbidden: Forbidden) -> None:
-    """An entry must be one that a knock could leave today."""
-    why = forbidden.why(network)
+    """An entry must be one that a knock could leave under some settings."""
+    why = forbidden.never(network)
     if why:
         raise _Bad(why)
     own = network.single and via in (Via.HTTP, Via.UDP)

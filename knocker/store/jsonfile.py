@@ -16,11 +16,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from knocker.core.grant import Grant, One, Own, Wish
 from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
-from knocker.core.whitelist import Change, Event, Grant, Own, Whitelist, Wish
+from knocker.core.whitelist import Change, Crowded, Event, Plan, Whitelist
 from knocker.store import atomic
 from knocker.store.document import Contents, Damaged, document, grant_text, read
 from knocker.store.lock import Unusable
@@ -57,6 +58,7 @@ class JsonFile:
         self._texts: dict[str, bytes] = {}
         self._opening: list[tuple[Wish, Deferred[Grant]]] = []
         self._closing: list[Deferred[None]] = []
+        self._leaving: set[str] = set()  # ids that the last write no longer holds
         self._dirty = False
         self._writing = False
         self._written_at = now().boot
@@ -91,7 +93,8 @@ class JsonFile:
         self._report(found)
         self.whitelist.restore(found.grants)
         self._texts = {grant.id: grant_text(grant) for grant in found.grants}
-        self._dirty = bool(found.flat or found.bad or found.ended)
+        self.whitelist.trim()
+        self._dirty = self._dirty or bool(found.flat or found.bad or found.ended)
 
     def _report(self, found: Contents) -> None:
         self.log.info("{path}: {count} live grants", path=self.path, count=len(found.grants))
@@ -130,7 +133,7 @@ class JsonFile:
         self._wake()
         return waiter
 
-    def remove(self, own: Own, why: str = "") -> Deferred[None]:
+    def remove(self, choice: Own | One, why: str = "") -> Deferred[None]:
         """Close an owner's grants: at once in memory, then on disk; fails with Refused where the disk did not take it.
 
         A close that could not be stored counts all the same and is written again until it is. Knocks of the same
@@ -139,11 +142,11 @@ class JsonFile:
         waiter: Deferred[None] = Deferred()
         waiting, self._opening = self._opening, []
         for wish, knock in waiting:
-            if own.holds(wish.key.name, wish.via, wish.network):
+            if choice.holds(wish.key.name, wish.via, wish.network):
                 knock.errback(Refused(Refusal.NOT_STORED, why))
             else:
                 self._opening.append((wish, knock))
-        if not self.whitelist.close(self.whitelist.own(own), why) and not self._dirty and not self._writing:
+        if not self.whitelist.close(self.whitelist.chosen(choice), why) and not self._dirty and not self._writing:
             waiter.callback(None)
             return waiter
         self._closing.append(waiter)
@@ -181,9 +184,15 @@ class JsonFile:
     def _follow(self, change: Change) -> None:
         if change.event in (Event.CLOSED, Event.EXPIRED):
             self._texts.pop(change.grant.id, None)
-            self._dirty = True
-            if change.event is Event.EXPIRED:
-                self._wake()
+            if change.grant.id in self._leaving:
+                return
+        elif change.event is Event.ALTERED:
+            self._texts[change.grant.id] = grant_text(change.grant)
+        else:
+            return
+        self._dirty = True
+        if change.event is not Event.CLOSED:
+            self._wake()
 
     # The writer.
 
@@ -219,7 +228,10 @@ class JsonFile:
         if not planned and not closing and not self._dirty:
             return True
         self._dirty = False
-        texts = {**self._texts, **{grant.id: grant_text(grant) for grant, _ in planned}}
+        texts = {**self._texts, **{plan.grant.id: grant_text(plan.grant) for plan, _ in planned}}
+        leaving = {displaced.id for plan, _ in planned for displaced in plan.displaces}
+        for displaced in leaving:
+            texts.pop(displaced, None)
         chunks = document(list(texts.values()), now, self._boot_id)
         try:
             await self._in_thread(lambda: atomic.replace(self.path, chunks))
@@ -230,31 +242,46 @@ class JsonFile:
             return False
         self._written_at = now.boot
         self._recovered()
-        # Of several knocks of one owner the last plan holds them all, under the same id.
-        settled = {grant.id for grant, _ in planned if self.whitelist.settle(grant)}
-        self._texts.update((id_, texts[id_]) for id_ in settled)
-        for grant, waiter in planned:
-            if grant.id in settled:
-                waiter.callback(grant)
-            else:
-                self._dirty = True
-                waiter.errback(Refused(Refusal.NOT_STORED, "it was closed while it was written"))
+        self._settle(planned, texts, leaving)
         for closed in closing:
             closed.callback(None)
         return True
 
-    def _plan(self, opening: list[tuple[Wish, Deferred[Grant]]], now: Moment) -> list[tuple[Grant, Deferred[Grant]]]:
+    def _plan(self, opening: list[tuple[Wish, Deferred[Grant]]], now: Moment) -> list[tuple[Plan, Deferred[Grant]]]:
         planned = []
         for wish, waiter in opening:
             try:
                 planned.append((self.whitelist.plan(wish, now), waiter))
+            except Crowded:
+                self._opening.append((wish, waiter))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this knock's alone
                 waiter.errback(error)
         return planned
 
-    def _answer_failure(self, planned: list[tuple[Grant, Deferred[Grant]]], closing: list[Deferred[None]]) -> None:
-        for grant, _ in planned:
-            self.whitelist.abandon(grant)
+    def _settle(self, planned: list[tuple[Plan, Deferred[Grant]]], texts: dict[str, bytes], leaving: set[str]) -> None:
+        """Let what was written count, and answer its knocks."""
+        now, self._leaving = self._now(), leaving
+        settled: dict[str, Grant] = {}
+        for plan, _ in planned:
+            grant = self.whitelist.settle(plan, now)
+            if grant is None:
+                continue
+            settled[grant.id] = grant
+            same = grant is plan.grant
+            self._texts[grant.id] = texts[grant.id] if same else grant_text(grant)
+            self._dirty = self._dirty or not same
+        self._leaving = set()
+        for plan, waiter in planned:
+            # Of several knocks of one owner the last plan holds them all, under the same id.
+            if plan.grant.id in settled:
+                waiter.callback(settled[plan.grant.id])
+            else:
+                self._dirty = True
+                waiter.errback(Refused(Refusal.NOT_STORED, "it was closed while it was written"))
+
+    def _answer_failure(self, planned: list[tuple[Plan, Deferred[Grant]]], closing: list[Deferred[None]]) -> None:
+        for plan, _ in planned:
+            self.whitelist.abandon(plan)
         for _, waiter in planned:
             waiter.errback(Refused(Refusal.NOT_STORED, self.failure))
         for closed in closing:

@@ -6,13 +6,14 @@ import pytest
 
 from knocker.core.addresses import Address, Network, Networks, networks
 from knocker.core.gate import Cause, Gate, Policy, Verdict
+from knocker.core.grant import Via
 from knocker.core.hosts import Scope
 from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.knock import Body
 from knocker.core.moment import Moment
 from knocker.core.paths import Exclusion, Exclusions
 from knocker.core.refusals import Refusal, Refused
-from knocker.core.whitelist import Via, Whitelist
+from knocker.core.whitelist import Whitelist
 
 NOW = Moment(wall=1_700_000_000.0, boot=1000.0)
 PHONE = Key("phone", digest_of(b"the phone's own key"), 600, 3600)

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from knocker.core.addresses import Address, Network
+from knocker.core.grant import Grant, Own, Via, Wish
 from knocker.core.hosts import Scope
 from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
-from knocker.core.whitelist import Change, Event, Grant, Own, Via, Whitelist, Wish
+from knocker.core.whitelist import Change, Event, Whitelist
 
 PHONE = Key("phone", digest_of(b"the phone's key"), 100, 1000)
 OTHER_PHONE = replace(PHONE, digest=digest_of(b"the phone's new key"))

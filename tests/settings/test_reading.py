@@ -7,7 +7,8 @@ import hashlib
 import pytest
 
 from knocker.core.addresses import Address, Network
-from knocker.settings import Deny, Faulty, Security, Server, Settings, Storage, parse
+from knocker.core.limits import Limit
+from knocker.settings import Deny, Faulty, Logging, Security, Server, Settings, Storage, parse
 
 KEY, KEY_2 = "Xy7kQ2mZ9pLw4RtB8s", "Hn5cV1jD6gFa3UeS0o"
 GOOD = f"api_keys: [{{key: {KEY}, ttl: 60}}]\n"
@@ -348,8 +349,15 @@ def test_a_wrong_value_is_a_fault_at_its_place(section: str, path: str) -> None:
         pytest.param(f"key: {KEY}, ttl: 60, udp_secret: {'ab' * 32}", "udp_secret", id="a secret that is computed"),
         pytest.param(f"key_sha256: {'ab' * 32}, ttl: 60, udp_secret: abcd", "udp_secret", id="a secret too short"),
         pytest.param(f"key: {KEY}, ttl: 60, udp: true", "udp", id="not built: udp"),
-        pytest.param(f"key: {KEY}, ttl: 60, max_addresses: 3", "max_addresses", id="not built: max_addresses"),
-        pytest.param(f"key: {KEY}, ttl: 60, expires: 2027-01-31", "expires", id="not built: expires"),
+        pytest.param(f"key: {KEY}, ttl: 60, max_addresses: 0", "max_addresses", id="no address at all"),
+        pytest.param(f"key: {KEY}, ttl: 60, max_addresses: true", "max_addresses", id="a flag for a number"),
+        pytest.param(f"key: {KEY}, ttl: 60, expires: '2027-02-30'", "expires", id="a day that does not exist"),
+        pytest.param(f"key: {KEY}, ttl: 60, expires: '2027-01-31T10:00:00'", "expires", id="a time without its zone"),
+        pytest.param(f"key: {KEY}, ttl: 60, expires: 2027-01-31 10:00:00", "expires", id="the same, unquoted"),
+        pytest.param(f"key: {KEY}, ttl: 60, expires: 1800000000", "expires", id="a number for a date"),
+        pytest.param(f"key: {KEY}, ttl: 60, expires: tomorrow", "expires", id="a word for a date"),
+        pytest.param(f"key: {KEY}, ttl: 60, key_file: /x", "key", id="two ways to name the key"),
+        pytest.param("key_file: [a], ttl: 60", "key_file", id="a number for a file"),
     ],
 )
 def test_a_wrong_member_of_a_key_is_a_fault_at_its_place(members: str, member: str) -> None:
@@ -457,3 +465,54 @@ def test_both_names_of_the_whitelists_limit_may_agree() -> None:
 def test_networks_are_kept_as_they_are_meant() -> None:
     settings = read(GOOD + "server: {trusted_proxies: ['::ffff:10.0.0.0/104']}")
     assert settings.server.trusted_proxies.members == (Network.parse("10.0.0.0/8"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        pytest.param("2027-01-31", 1801353600.0, id="a date is its midnight in UTC"),
+        pytest.param('"2027-01-31"', 1801353600.0, id="a date in quotes"),
+        pytest.param("2027-01-31T01:00:00+01:00", 1801353600.0, id="a date-time with its zone"),
+        pytest.param('"2027-01-31T00:00:00Z"', 1801353600.0, id="a date-time in quotes"),
+        pytest.param("null", None, id="never"),
+    ],
+)
+def test_a_key_expires_at_a_moment(text: str, seconds: float | None) -> None:
+    key = read(f"api_keys: [{{key: {KEY}, ttl: 60, max_addresses: 3, expires: {text}}}]").keys[0]
+    assert (key.expires, key.max_addresses) == (seconds, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        pytest.param("", Limit(60, 20, 30), id="the defaults"),
+        pytest.param("{window_seconds: 5}", Limit(5, 20, 30), id="another window"),
+        pytest.param("{successful_requests: 0, failed_requests: 0}", Limit(60, 0, 0), id="no limits"),
+    ],
+)
+def test_the_rate_limits_have_defaults(text: str, limit: Limit) -> None:
+    assert read(GOOD + (f"security: {{knock_rate_limit: {text}}}" if text else "")).security.limit == limit
+
+
+@pytest.mark.parametrize("text", ["{window_seconds: 0}", "{failed_requests: -1}", "{successful_requests: yes}", "5"])
+def test_a_rate_limit_that_is_none_is_a_fault(text: str) -> None:
+    assert all("knock_rate_limit" in fault for fault in faults_of(GOOD + f"security: {{knock_rate_limit: {text}}}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "logging"),
+    [
+        ("{level: DEBUG}", Logging("debug", "text")),
+        ("{level: INFO, format: json}", Logging("info", "json")),
+        ("{level: warning}", Logging("warn", "text")),
+        ("{level: critical}", Logging("error", "text")),
+        ("", Logging("info", "text")),
+    ],
+)
+def test_the_log_has_a_level_and_a_format(text: str, logging: Logging) -> None:
+    assert read(GOOD + f"logging: {text}").logging == logging
+
+
+@pytest.mark.parametrize("text", ["{level: loud}", "{level: 10}", "{format: xml}", "{file: x}"])
+def test_a_log_that_nobody_writes_is_a_fault(text: str) -> None:
+    assert len(faults_of(GOOD + f"logging: {text}")) == 1

@@ -13,6 +13,7 @@ import pytest
 from twisted.internet.defer import fail
 
 from knocker.core.keys import Keyring
+from knocker.core.knock import Forbidden
 from knocker.store import atomic
 from knocker.store.lock import Lock, Unusable
 from tests.conftest import Errors
@@ -210,7 +211,7 @@ def test_leaving_also_takes_back_a_knock_that_still_waits(world: World) -> None:
 def test_a_knock_whose_key_went_while_it_was_written_is_not_said_to_be_granted(world: World) -> None:
     disk = Disk(world)
     (wire,) = knocks(world, CLIENT)
-    world.whitelist.rekey(Keyring())
+    world.whitelist.revise(Keyring(), Forbidden(), world.now())
     disk.succeed()
     assert (status(wire), world.verdict(CLIENT)) == (503, 401)
     disk.succeed()

@@ -1,0 +1,133 @@
+"""Grants: what a knock wishes, the record that it leaves, and whether that record still fits the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from knocker.core.addresses import Address, Network
+from knocker.core.hosts import Scope
+from knocker.core.keys import Key, Keyring
+from knocker.core.knock import Forbidden
+from knocker.core.moment import Moment
+
+
+class Via(Enum):
+    """How a grant came to be: a knock for the own address, an admin's for any, a datagram, an older file."""
+
+    HTTP = "http"
+    REMOTE = "remote"
+    UDP = "udp"
+    FILE = "file"
+
+    @property
+    def own(self) -> bool:
+        """Whether it came of a knock for the sender's own address."""
+        return self in (Via.HTTP, Via.UDP)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a knock asks for once every rule let it pass. `ttl_named`: it named its `ttl` (seconds) itself."""
+
+    network: Network
+    key: Key
+    via: Via
+    ttl: int
+    ttl_named: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The record that a knock leaves. Times are wall-clock seconds, `boot_ends_at` seconds of boot time.
+
+    `key` is the owner's name, None for an entry of an older file; `mark` remembers the owner's secret.
+    """
+
+    id: str
+    network: Network
+    key: str | None
+    mark: str
+    via: Via
+    hosts: Scope | None
+    created_at: float
+    last_knock_at: float
+    expires_at: float
+    boot_ends_at: float
+
+    def lives(self, now: Moment) -> bool:
+        """Whether neither clock has reached its end."""
+        return now.wall < self.expires_at and now.boot < self.boot_ends_at
+
+    def seconds_left(self, now: Moment) -> int:
+        """Whole seconds until the nearer of its two ends, rounded to the nearest."""
+        return max(0, round(min(self.expires_at - now.wall, self.boot_ends_at - now.boot)))
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What DELETE /knock closes: all that this key's knocks from `address` left, or would leave.
+
+    An admin's grant is its own where it is for exactly this address.
+    """
+
+    key: Key
+    address: Address
+
+    def holds(self, key: str | None, via: Via, network: Network) -> bool:
+        """Whether a grant or a wish like this is the caller's own."""
+        if key != self.key.name or self.address not in network:
+            return False
+        wide = self.address.widened(self.key.ipv6_prefix if self.address.bits == 128 else 32)
+        return via.own or network in (self.address.network, wide)
+
+
+@dataclass(frozen=True, slots=True)
+class One:
+    """What DELETE /grants/{id} closes: one owner's grant for one network, and its knocks that still wait."""
+
+    key: str | None
+    network: Network
+
+    @property
+    def address(self) -> Address:
+        """An address that the grant opens."""
+        return Address(self.network.bits, self.network.base)
+
+    def holds(self, key: str | None, via: Via, network: Network) -> bool:
+        """Whether a grant or a wish like this is meant."""
+        return key == self.key and network == self.network
+
+
+def objection(grant: Grant, key: Key | None, forbidden: Forbidden) -> str:
+    """Why a grant may not outlive a change of the settings, or an empty text where it may (contract 3.6)."""
+    return lost_right(grant, key) or forbidden.why(grant.network)
+
+
+def lost_right(grant: Grant, key: Key | None) -> str:
+    """Why the keys as they are now would not leave this grant, or an empty text where they would."""
+    if grant.key is None:
+        return ""
+    if key is None:
+        return "its key is no longer in api_keys"
+    if key.mark != grant.mark:
+        return "its key has another secret now"
+    if grant.via is Via.REMOTE and not key.admin:
+        return "its key lost allow_remote_whitelist"
+    if grant.via.own and grant.network.prefix < (key.ipv6_prefix if grant.network.bits == 128 else 32):
+        return "its key's ipv6_prefix opens less now"
+    return ""
+
+
+def fitted(grant: Grant, keyring: Keyring, now: Moment) -> Grant:
+    """The grant as its key's settings would have it: their hosts, and no longer than they allow from now on."""
+    key = keyring.named(grant.key) if grant.key is not None else None
+    longest = key.max_ttl if key else keyring.longest_ttl
+    wall, boot = now.wall + longest, now.boot + longest
+    if key is not None and key.expires is not None:
+        wall, boot = min(wall, key.expires), min(boot, now.boot + key.expires - now.wall)
+    hosts = key.hosts if key is not None else None
+    if hosts == grant.hosts and grant.expires_at <= wall and grant.boot_ends_at <= boot:
+        return grant
+    ends = min(grant.expires_at, wall), min(grant.boot_ends_at, boot)
+    return replace(grant, hosts=hosts, expires_at=ends[0], boot_ends_at=ends[1])
