@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from twisted.python.usage import Options as UsageOptions
 
-from knocker import audit, clock
+from knocker import audit, clock, logs
 from knocker.core.gate import Gate, Policy
 from knocker.core.keys import Keyring
 from knocker.core.limits import Limits
@@ -56,6 +56,8 @@ class Options(UsageOptions):
             self["settings"] = load(self["config"])
         except Faulty as faulty:
             _give_up(faulty.faults)
+        logging = self["settings"].logging
+        self["log"] = logs.for_twistd(self.parent, logging.level, logging.format)
         # twistd may change the directory before a reload reads the file again.
         self["config"] = os.path.abspath(self["config"])
 
@@ -64,14 +66,15 @@ def makeService(options: Options) -> Knocker:
     """Assemble a Knocker that is not started yet."""
     from twisted.internet import reactor
 
-    return Knocker(options["settings"], options["config"], reactor)
+    return Knocker(options["settings"], options["config"], reactor, options["log"])
 
 
 class Knocker(Service):
     """Everything that runs, wired together."""
 
-    def __init__(self, settings: Settings, config_path: str, reactor: Any) -> None:
+    def __init__(self, settings: Settings, config_path: str, reactor: Any, own_log: logs.Log | None = None) -> None:
         self.settings = settings
+        self.own_log = own_log
         self.config_path = config_path
         self.reactor = reactor
         self.lock = Lock(settings.storage.storage_path)
@@ -175,6 +178,8 @@ class Knocker(Service):
         self.house.manners = _manners(settings)
         if settings.security.limit != self.house.limits.limit:
             self.house.limits = Limits(settings.security.limit)
+        if self.own_log is not None:
+            self.own_log.set(settings.logging.level, settings.logging.format)
         self.whitelist.max_entries = settings.storage.max_entries
         self.whitelist.revise(keyring, self.house.gate.forbidden(*self.house.surroundings()), clock.now())
         self.store.start()

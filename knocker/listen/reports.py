@@ -27,7 +27,7 @@ class Reports:
             return
         more = f" ({unsaid} more since the last such line)" if unsaid else ""
         shown = {name: value if value is None else printable(value) for name, value in fields.items()}
-        self.log.warn(message + "{more}", more=more, cause=cause, **shown)
+        self.log.warn(message + more, cause=cause, **shown)
 
     def failure(self, cause: str, message: str, failure: Failure) -> None:
         """Log a mistake of ours, with its traceback, once a minute."""
