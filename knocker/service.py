@@ -74,6 +74,7 @@ class Knocker(Service):
 
     def __init__(self, settings: Settings, config_path: str, reactor: Any, own_log: logs.Log | None = None) -> None:
         self.settings = settings
+        self.running = settings  # those of the start, where only a restart can change something
         self.own_log = own_log
         self.config_path = config_path
         self.reactor = reactor
@@ -171,7 +172,8 @@ class Knocker(Service):
 
     def _adopt(self, settings: Settings) -> None:
         """Let new settings count, in one turn of the reactor: no request sees half of them."""
-        for name in _fixed_changes(self.settings, settings):
+        changed = _fixed_changes(self.settings, settings)
+        for name in [name for name in _fixed_changes(self.running, settings) if name in changed]:
             log.warn("{name} changed; that needs a restart", name=name)
         keyring = Keyring(settings.keys)
         self.house.gate.policy = _policy(settings, keyring)

@@ -57,8 +57,12 @@ def _sized(request: Request, status: int, body: bytes, content_type: bytes | Non
     return body
 
 
-def raw(status: int, phrase: bytes, error: str) -> bytes:
-    """A whole answer for a request that never became one; the connection ends with it."""
+def raw(status: int, phrase: bytes, error: str, origin: str = "") -> bytes:
+    """A whole answer for a request that never became one; the connection ends with it. `origin`: who may read it."""
     body = json.dumps({"error": error}).encode()
     head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n" % (status, phrase)
+    if origin:
+        head += b"Access-Control-Allow-Origin: %s\r\n" % origin.encode()
+    if origin not in ("", "*"):
+        head += b"Vary: Origin\r\n"
     return head + b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)

@@ -240,7 +240,9 @@ class GateChannel(HTTPChannel):
         self._end_deadline()
         self.setTimeout(None)
         self.site.house.tally.drop(f"http_{status}")
-        self.transport.write(answers.raw(status, phrase, error))
+        asked = bytes(getattr(self, "_path", b"")).partition(b"?")[0]
+        origin = "" if is_verify(asked) else self.site.house.manners.cors_origin
+        self.transport.write(answers.raw(status, phrase, error, origin))
         self.transport.unregisterProducer()
         self._deadline = self.callLater(LINGER, self.transport.abortConnection)
         self.transport.loseWriteConnection()

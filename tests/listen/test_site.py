@@ -252,3 +252,19 @@ def test_at_the_end_a_knock_that_is_still_arriving_is_answered(world: World) -> 
     assert answer(wire.value()).status == 200
     assert wire.closed
     hang_up(channel)
+
+
+@pytest.mark.parametrize(
+    ("target", "readable"),
+    [("/knock", True), ("/grants", True), ("/verify", False), ("/verify/x?y", False)],
+)
+@pytest.mark.parametrize("framing", ["Content-Length: 5000", "Transfer-Encoding: chunked"])
+def test_a_page_may_read_that_its_body_was_too_large_but_nothing_of_verify(
+    tmp_path: Path, target: str, readable: bool, framing: str
+) -> None:
+    world = World(tmp_path, SETTINGS + "cors: {allowed_origin: 'https://app.example.com'}\n")
+    body = b"1388\r\n" + b"x" * 5000 + b"\r\n0\r\n\r\n" if "chunked" in framing else b"x" * 5000
+    got = answer(world.send(f"POST {target} HTTP/1.1\r\nHost: k\r\n{framing}\r\n\r\n".encode() + body))
+    assert got.status == 413
+    assert got.headers.get("access-control-allow-origin") == ("https://app.example.com" if readable else None)
+    assert got.headers.get("vary") == ("Origin" if readable else None)
