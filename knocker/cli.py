@@ -8,34 +8,44 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import Any
 
 import click
 
-from knocker import __version__
+from knocker import __version__, remote
 from knocker.core.keys import digest_of, generate, udp_secret
+from knocker.faults import INTERRUPTED, NO_ANSWER, REFUSED, USAGE, Failed, fail, say
 from knocker.settings import Faulty, Settings, load
 
-REFUSED, USAGE, NO_ANSWER = 1, 2, 3
+
+class _Commands(click.Group):
+    """The commands, whatever ends them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Failed as failed:
+            fail(failed.status, failed.error, failed.hint)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
 
 
-def fail(status: int, error: str, hint: str = "") -> NoReturn:
-    """Say what went wrong, and end."""
-    click.echo(f"knocker: error: {error}", err=True)
-    if hint:
-        click.echo(f"knocker: hint: {hint}", err=True)
-    sys.exit(status)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="knocker %(version)s")
 def main() -> None:
     """Let yourself in: a knock-knock gateway for services behind a reverse proxy.
 
-    On the server: check, genkey, health. The service itself runs under twistd:
+    On the server: check, genkey, reload, health. The service itself runs under twistd:
 
         twistd -n --pidfile= knocker --config knocker.yaml
+
+    Anywhere: leave, grants, revoke. They ask the gate at $KNOCKER_URL with the key in $KNOCKER_KEY, else those in
+    ~/.config/knocker/client.yaml (url, key or key_file).
     """
+
+
+for _command in (remote.leave, remote.grants, remote.revoke):
+    main.add_command(_command)
 
 
 def _config_path(path: str | None) -> str:
@@ -47,8 +57,23 @@ def _load(path: str) -> Settings:
         return load(path)
     except Faulty as faulty:
         for fault in faulty.faults:
-            click.echo(f"knocker: error: {fault}", err=True)
+            say("error", fault)
         sys.exit(REFUSED)
+
+
+def _checked(path: str) -> Settings:
+    """The settings, with every warning said, also that of a key whose time is over."""
+    import time
+    from datetime import UTC, datetime
+
+    settings = _load(path)
+    for warning in settings.warnings:
+        say("warning", warning)
+    for number, key in enumerate(settings.keys):
+        if key.expires is not None and key.is_over(time.time()):
+            passed = datetime.fromtimestamp(key.expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
+            say("warning", f"{path}: api_keys[{number}].expires: over since {passed}: {key.name} is refused")
+    return settings
 
 
 @main.command()
@@ -59,9 +84,7 @@ def check(file: str | None) -> None:
     FILE is $KNOCKER_CONFIG_PATH, else ./knocker.yaml, unless it is given.
     """
     path = _config_path(file)
-    settings = _load(path)
-    for warning in settings.warnings:
-        click.echo(f"knocker: warning: {warning}", err=True)
+    settings = _checked(path)
     click.echo(f"{path} is fine: {len(settings.keys)} key{'s' if len(settings.keys) != 1 else ''}")
 
 
@@ -81,6 +104,76 @@ def genkey(name: str) -> None:
     click.echo(f'    key_sha256: "{digest_of(key.encode()).hex()}"')
     click.echo(f'    udp_secret: "{udp_secret(key).hex()}"')
     click.echo("    ttl: 3600")
+
+
+@main.command()
+@click.option("--config", "-c", metavar="FILE", help="The settings file, instead of $KNOCKER_CONFIG_PATH.")
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
+def reload(config: str | None, as_json: bool) -> None:
+    """Have the running Knocker read its settings again, once they are checked."""
+    import json
+    import signal
+
+    pid = owner(_checked(_config_path(config)).storage.storage_path)
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except ProcessLookupError:
+        raise Failed(REFUSED, f"the Knocker that runs (pid {pid}) is out of reach here", _INSIDE) from None
+    except PermissionError:
+        hint = "run this as the user that runs Knocker, or as root"
+        raise Failed(REFUSED, f"no permission to signal Knocker (pid {pid})", hint) from None
+    click.echo(json.dumps({"pid": pid}) if as_json else f"asked Knocker (pid {pid}) to read its settings again")
+
+
+_INSIDE = "run this where Knocker runs, e.g. docker compose exec knocker knocker reload"
+_ELSEWHERE = (
+    "a relative whitelist.storage_path counts from the directory that Knocker was started in;"
+    " after a change of it Knocker needs a restart"
+)
+
+
+def owner(storage_path: str) -> int:
+    """The pid of the Knocker that holds the lock of this storage, and nobody else's; raises Failed."""
+    import fcntl
+    import re
+
+    path = storage_path + ".lock"
+    nobody = Failed(NO_ANSWER, f"no Knocker runs on {storage_path}", _ELSEWHERE)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise nobody from None
+    except OSError as error:
+        hint = "run this as the user that runs Knocker, or as root" if isinstance(error, PermissionError) else ""
+        raise Failed(REFUSED, f"{path}: {error.strerror or error}", hint) from None
+    with open(descriptor, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            raise nobody
+        except BlockingIOError:
+            text, inode = file.read(32), os.fstat(descriptor).st_ino
+        except OSError as error:
+            raise Failed(REFUSED, f"{path}: {error.strerror or error}") from None
+    if not re.fullmatch(rb"[1-9][0-9]{0,6}\n?", text):
+        raise Failed(REFUSED, f"{path} does not say which process holds it", "is Knocker just starting? Try again")
+    if not _holds(int(text), inode):
+        # The number may be another process's here, which a SIGHUP would end.
+        raise Failed(REFUSED, f"the Knocker that runs (pid {int(text)} where it is) is out of reach here", _INSIDE)
+    return int(text)
+
+
+def _holds(pid: int, inode: int) -> bool:
+    """Whether process `pid`, as it is numbered here, has a lock on the file; taken for granted where none can tell."""
+    try:
+        with open("/proc/locks", encoding="ascii", errors="replace") as file:
+            rows = [line.split() for line in file]
+    except OSError:
+        return True
+    return any(
+        row[1:2] == ["FLOCK"] and row[4:5] == [str(pid)] and row[5].endswith(f":{inode}")
+        for row in rows
+        if len(row) > 5
+    )
 
 
 @main.command()

@@ -74,7 +74,7 @@ class Knocker(Service):
 
     def __init__(self, settings: Settings, config_path: str, reactor: Any, own_log: logs.Log | None = None) -> None:
         self.settings = settings
-        self.running = settings  # those of the start, where only a restart can change something
+        self.at_start = settings  # those of the start, where only a restart can change something
         self.own_log = own_log
         self.config_path = config_path
         self.reactor = reactor
@@ -173,17 +173,19 @@ class Knocker(Service):
     def _adopt(self, settings: Settings) -> None:
         """Let new settings count, in one turn of the reactor: no request sees half of them."""
         changed = _fixed_changes(self.settings, settings)
-        for name in [name for name in _fixed_changes(self.running, settings) if name in changed]:
+        for name in [name for name in _fixed_changes(self.at_start, settings) if name in changed]:
             log.warn("{name} changed; that needs a restart", name=name)
         keyring = Keyring(settings.keys)
-        self.house.gate.policy = _policy(settings, keyring)
-        self.house.manners = _manners(settings)
+        policy, manners = _policy(settings, keyring), _manners(settings)
+        own, gateways = self.house.surroundings()  # first whatever could fail, then what counts
+        self.house.gate.policy = policy
+        self.house.manners = manners
         if settings.security.limit != self.house.limits.limit:
             self.house.limits = Limits(settings.security.limit)
         if self.own_log is not None:
             self.own_log.set(settings.logging.level, settings.logging.format)
         self.whitelist.max_entries = settings.storage.max_entries
-        self.whitelist.revise(keyring, self.house.gate.forbidden(*self.house.surroundings()), clock.now())
+        self.whitelist.revise(keyring, self.house.gate.forbidden(own, gateways), clock.now())
         self.store.start()
         self.settings = settings
         self._announce(settings)

@@ -53,7 +53,13 @@ ROOMS: dict[str, set[str]] = {
     "knocker.listen.web": {"knocker.core", "knocker.listen", "twisted", "zope.interface", "klein", "werkzeug"},
     "knocker.store": {"knocker.core", "knocker.store", "twisted"},
     "knocker.settings": {"knocker.core", "knocker.settings", "yaml"},
-    "knocker.cli": {"knocker", "knocker.core", "knocker.settings", "click"},
+    "knocker.cli": {"knocker", "knocker.core", "knocker.settings", "knocker.faults", "knocker.remote", "click"},
+    "knocker.remote": {"knocker.core", "knocker.client", "knocker.faults", "click"},
+    "knocker.client": {"knocker", "knocker.core", "knocker.settings", "knocker.faults"},
+    "knocker.faults": {"click"},
+    "knocker.logs": {"twisted", "zope.interface"},
+    "knocker.audit": {"knocker.core", "twisted"},
+    "knocker.reaper": {"knocker.core", "twisted"},
 }
 # Where an import inside a function is not an import at the door.
 _LAZY = {"knocker.cli"}

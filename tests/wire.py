@@ -206,6 +206,7 @@ class Disk:
 def hang_up(channel: Any) -> None:
     """The client goes away; a transport tells that to what writes to it first."""
     if channel.transport is not None and channel.transport.producer is not None:
+        channel.transport._lenient = True  # a real transport lets a lost connection be paused
         channel.transport.producer.stopProducing()
     channel.connectionLost(Failure(ConnectionDone()))
 

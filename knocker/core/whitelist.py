@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from knocker.core.addresses import Address, Network, NetworkMap
-from knocker.core.grant import Grant, One, Own, Via, Wish, fitted, objection
+from knocker.core.addresses import Address, Network, NetworkMap, Networks
+from knocker.core.grant import Grant, One, Own, Via, Wish, fitted, lost_right, objection
 from knocker.core.keys import Key, Keyring
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
@@ -65,8 +65,10 @@ class Whitelist:
         self._new_id = new_id
         self._at: NetworkMap[Grant] = NetworkMap()
         self._planned: dict[_Owner, Plan] = {}
-        # The own-address grants of keys that have max_addresses, by key and family.
+        # The own-address grants of keys that have max_addresses, by key and family, the longest unknocked first.
         self._crowds: dict[_Crowd, dict[Network, Grant]] = {}
+        # What the settings of the last revision keep from being granted.
+        self._forbidden: Forbidden | None = None
 
     def __len__(self) -> int:
         return len(self._at)
@@ -89,12 +91,17 @@ class Whitelist:
         if held is not None and not held.lives(now):
             self._end(held, Event.EXPIRED)
             held = None
+        if held is not None and any(held in plan.displaces for plan in self._planned.values()):
+            raise Crowded
         planned = self._planned.get(owner)
         displaced = self._displaced(wish, key, now)
         if planned is None and held is None:
             self._check_room(len(displaced), now)
         known = planned.grant if planned is not None else held
         grant = self._renewed(known, wish, key, now) if known is not None else self._fresh(wish, key, now)
+        why = objection(grant, key, self._forbidden) if self._forbidden is not None else lost_right(grant, key)
+        if why:
+            raise Refused(Refusal.NOT_STORED, f"{grant.network} may not be granted any more: {why}")
         plan = Plan(grant, displaced)
         self._planned[owner] = plan
         return plan
@@ -125,6 +132,7 @@ class Whitelist:
         crowd = {network: grant for network, grant in self._crowd(key.name, wish.network).items() if grant.lives(now)}
         for (name, network), plan in self._planned.items():
             if name == key.name and plan.grant.via.own and network.bits == wish.network.bits:
+                crowd.pop(network, None)
                 crowd[network] = plan.grant
                 if network != wish.network:
                     for grant in plan.displaces:
@@ -180,8 +188,8 @@ class Whitelist:
         grant = fitted(plan.grant, self.keyring, now)
         self._keep(grant)
         self._tell(Change(event, grant))
-        for displaced in plan.displaces:
-            self._end(displaced, Event.CLOSED, _MADE_ROOM)
+        self.close(plan.displaces, _MADE_ROOM)
+        self._trim((grant.key, grant.network.bits))
         return grant
 
     def abandon(self, plan: Plan) -> None:
@@ -192,7 +200,7 @@ class Whitelist:
 
     def restore(self, grants: Iterable[Grant]) -> None:
         """Take in what was stored; nobody is told."""
-        for grant in grants:
+        for grant in sorted(grants, key=lambda grant: grant.last_knock_at):
             self._keep(grant)
 
     # Asking.
@@ -236,25 +244,30 @@ class Whitelist:
     def revise(self, keyring: Keyring, forbidden: Forbidden, now: Moment) -> None:
         """Let new settings count, also for what was granted before (contract 3.6, last paragraph)."""
         self.keyring = keyring
+        # This host's own addresses may be others when a knock is stored; the settings are the same until then.
+        self._forbidden = replace(forbidden, own=Networks(), gateways=Networks())
         self.expire(now)
         for grant in [*(plan.grant for plan in self._planned.values()), *self]:
             why = objection(grant, keyring.named(grant.key) if grant.key is not None else None, forbidden)
             if why:
                 self._end(grant, Event.CLOSED, why)
-        self._crowds = {}
         for grant in tuple(self):
             fit = fitted(grant, keyring, now)
-            self._keep(fit)
             if fit is not grant:
+                self._replace(grant, fit)
                 self._tell(Change(Event.ALTERED, fit, "the settings changed"))
+        self._count_crowds()
         self.trim()
 
     def trim(self) -> None:
         """Close what is beyond max_addresses, as when that was lowered."""
-        for (name, _), crowd in tuple(self._crowds.items()):
-            key = self.keyring.named(name) if name is not None else None
-            if key is not None and key.max_addresses is not None:
-                self.close(_surplus(crowd, key.max_addresses), _MADE_ROOM)
+        for crowd in tuple(self._crowds):
+            self._trim(crowd)
+
+    def _trim(self, crowd: _Crowd) -> None:
+        key = self.keyring.named(crowd[0]) if crowd[0] is not None else None
+        if key is not None and key.max_addresses is not None:
+            self.close(_surplus(self._crowds.get(crowd, {}), key.max_addresses), _MADE_ROOM)
 
     # The tables.
 
@@ -269,9 +282,24 @@ class Whitelist:
         if held is not None:
             self._forget(held)
         self._at.add(grant.network, grant)
+        self._count(grant)
+
+    def _replace(self, held: Grant, grant: Grant) -> None:
+        self._at.discard(held.network, held)
+        self._at.add(grant.network, grant)
+
+    def _count(self, grant: Grant) -> None:
         key = self.keyring.named(grant.key) if grant.key is not None else None
         if key is not None and key.max_addresses is not None and grant.via.own:
             self._crowds.setdefault((grant.key, grant.network.bits), {})[grant.network] = grant
+
+    def _count_crowds(self) -> None:
+        """Count anew after a change of the keys; the order in which they knocked stays, whatever the clock did."""
+        known = {grant.id: place for crowd in self._crowds.values() for place, grant in enumerate(crowd.values())}
+        self._crowds = {}
+        own = [grant for grant in self if grant.via.own]
+        for grant in sorted(own, key=lambda grant: (known.get(grant.id, -1), grant.last_knock_at)):
+            self._count(grant)
 
     def _forget(self, held: Grant) -> None:
         self._at.discard(held.network, held)
@@ -297,6 +325,5 @@ _MADE_ROOM = "it made room for a newer address: its key has max_addresses"
 
 
 def _surplus(crowd: dict[Network, Grant], most: int) -> tuple[Grant, ...]:
-    """The grants beyond `most`, the longest unknocked first."""
-    by_age = sorted(crowd.values(), key=lambda grant: grant.last_knock_at)
-    return tuple(by_age[: max(0, len(by_age) - most)])
+    """The grants beyond `most`, the longest unknocked first, as they stand in `crowd`."""
+    return tuple(crowd.values())[: max(0, len(crowd) - most)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from twisted.internet.defer import CancelledError
 from twisted.web.http import Request
 
 from knocker.core.addresses import Address
@@ -60,6 +61,9 @@ async def answered(house: House, request: Request, act: Act, *, knocks: bool = F
             counters.fail()
         _report(house, call, refused)
         return answers.refuse(request, refused.refusal, refused.retry_after)
+    except CancelledError:
+        # The client is gone; what it asked for is done all the same, and counts as that.
+        raise
     except Exception:
         if counters is not None:
             counters.fail()
@@ -91,7 +95,7 @@ def _report(house: House, call: Call, refused: Refused) -> None:
     house.reports.report(
         f"knock_{refused.refusal.name}",
         "refused {method} {path} of {client}: {error} {why}",
-        most=LINES_A_MINUTE,
+        lines_a_minute=LINES_A_MINUTE,
         event="refused",
         method=call.request.method.decode("latin-1"),
         path=call.request.path.decode("latin-1"),

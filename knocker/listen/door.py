@@ -32,6 +32,7 @@ class Door(Resource):
         if is_asking(request) or self._is_astray(request, seen):
             return self._turn_away(request, seen)
         request.setHeader(b"access-control-allow-origin", self.house.manners.cors_origin.encode())
+        request.setHeader(b"access-control-expose-headers", b"Retry-After")
         if self.house.manners.cors_origin != "*":
             request.setHeader(b"vary", b"Origin")
         if not is_plain(request.path.decode("latin-1")):

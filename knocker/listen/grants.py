@@ -76,6 +76,7 @@ class Listing:
         self._house = house
         self._request = request
         self._wanted = wanted
+        self._now = house.now()
         self._unsorted = iter(tuple(house.gate.whitelist))
         self._sorted: list[list[Grant]] = []
         self._merged: Iterator[Grant] | None = None
@@ -90,11 +91,10 @@ class Listing:
         if self._merged is None:
             share = list(islice(self._unsorted, 10 * _TURN))
             if share:
-                now = self._house.now()
-                chosen = [grant for grant in share if grant in self._wanted and grant.lives(now)]
-                self._sorted.append(sorted(chosen, key=_expiry))
+                chosen = [grant for grant in share if grant in self._wanted and grant.lives(self._now)]
+                self._sorted.append(sorted(chosen, key=self._time_left))
                 return
-            self._merged = heapq.merge(*self._sorted, key=_expiry)
+            self._merged = heapq.merge(*self._sorted, key=self._time_left)
             self._request.write(b'{"grants": [')
             return
         now = self._house.now()
@@ -106,6 +106,9 @@ class Listing:
         self._request.write(b"]}\n")
         self._end()
 
+    def _time_left(self, grant: Grant) -> float:
+        return min(grant.expires_at - self._now.wall, grant.boot_ends_at - self._now.boot)
+
     def stopProducing(self) -> None:
         """The client is gone."""
         self._end()
@@ -115,10 +118,6 @@ class Listing:
             self._over = True
             self._request.unregisterProducer()
             self.written.callback(None)
-
-
-def _expiry(grant: Grant) -> tuple[float, str]:
-    return grant.expires_at, grant.id
 
 
 def _shown(grant: Grant, now: Moment) -> dict[str, object]:

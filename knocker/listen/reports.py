@@ -20,9 +20,9 @@ class Reports:
         self._seconds = seconds
         self._windows: dict[str, _Window] = {}
 
-    def report(self, cause: str, message: str, most: int = 1, **fields: object) -> None:
-        """Log `message` with its fields at warning level, unless its cause had `most` lines in the last minute."""
-        unsaid = self._unsaid(cause, most)
+    def report(self, cause: str, message: str, lines_a_minute: int = 1, **fields: object) -> None:
+        """Log `message` with its fields at warning level, unless its cause had `lines_a_minute` already."""
+        unsaid = self._unsaid(cause, lines_a_minute)
         if unsaid is None:
             return
         more = f" ({unsaid} more since the last such line)" if unsaid else ""

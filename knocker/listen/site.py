@@ -27,6 +27,7 @@ from knocker.listen.verify import is_verify
 MOST_BODY = 4096  # bytes
 HEADERS_WITHIN = 10.0  # seconds from a request's first byte, and from a connection's start to the first one
 BODY_WITHIN = 10.0  # seconds from the end of the headers
+READ_WITHIN = 20.0  # seconds for the client to take what fills the connection's buffers
 IDLE = 130  # seconds between requests; Caddy keeps a connection for 120
 TURN = 8  # requests of one connection that are answered before others have their turn
 LINGER = 2.0  # seconds for the client to read a refusal before the connection is cut
@@ -93,6 +94,7 @@ class GateChannel(HTTPChannel):
     _leaving = False
     _answered = 0
     _deadline: IDelayedCall | None = None
+    _unread: IDelayedCall | None = None
     _rest: IDelayedCall | None = None
 
     @property
@@ -109,6 +111,7 @@ class GateChannel(HTTPChannel):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Forget the connection."""
         self._end_deadline()
+        self._end_unread()
         if self._rest is not None:
             self._rest.cancel()
         super().connectionLost(reason)
@@ -176,8 +179,15 @@ class GateChannel(HTTPChannel):
                 self._go_on_later()
         self._watch()
 
+    def pauseProducing(self) -> None:
+        """The client does not read as fast as it is answered: it gets a while to go on."""
+        super().pauseProducing()
+        if self._unread is None:
+            self._unread = self.callLater(READ_WITHIN, self._too_late)
+
     def resumeProducing(self) -> None:
         """The client read its answers: more may be asked."""
+        self._end_unread()
         super().resumeProducing()
         if self.paused:
             self._go_on_later()
@@ -256,6 +266,11 @@ class GateChannel(HTTPChannel):
         self._deadline = None
         self.site.house.tally.drop("too_slow")
         self.transport.abortConnection()
+
+    def _end_unread(self) -> None:
+        if self._unread is not None and self._unread.active():
+            self._unread.cancel()
+        self._unread = None
 
     def _end_deadline(self) -> None:
         if self._deadline is not None and self._deadline.active():

@@ -47,7 +47,7 @@ _MEMBERS: dict[str, Read] = {
     "max_ttl": fields.seconds,
     "allow_remote_whitelist": fields.boolean,
     "hosts": fields.scope,
-    "max_addresses": fields.maybe(fields.integer(1, 10_000)),
+    "max_addresses": fields.maybe(fields.integer(1, 1000)),
     "expires": fields.moment,
     "ipv6_prefix": fields.integer(48, 128),
     "udp": fields.not_built(False),

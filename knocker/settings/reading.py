@@ -94,7 +94,7 @@ def load(path: str) -> Settings:
     except OSError as error:
         raise Faulty([f"{path}: {error.strerror or error}"]) from None
     warnings = (OPEN_TO_OTHERS,) if is_open else ()
-    return parse(data, path, warnings, lambda name, place: _key_file(os.path.join(os.path.dirname(path), name), place))
+    return parse(data, path, warnings, lambda name, place: _key_file(os.path.dirname(path), name, place))
 
 
 def parse(
@@ -112,11 +112,15 @@ def parse(
     return Settings(**settings, warnings=said)
 
 
-def _key_file(path: str, place: Place) -> bytes | None:
+def _key_file(folder: str, name: str, place: Place) -> bytes | None:
+    path = os.path.join(folder, name)
     try:
         data, is_open = contents(path, LONGEST_KEY + 3)
     except OSError as error:
-        place.fault(f"{path}: {error.strerror or error}")
+        # Whoever puts the key itself there must not find it in the log: only what looks like a path is shown.
+        parent = os.path.dirname(name)
+        shown = f"{path}: " if parent not in ("", "/") and os.path.isdir(os.path.dirname(path)) else ""
+        place.fault(f"{shown}{error.strerror or error}")
         return None
     if is_open:
         place.warn(f"{path}: {OPEN_TO_OTHERS}")

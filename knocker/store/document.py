@@ -27,12 +27,16 @@ class Damaged(Exception):
 
 @dataclass
 class Contents:
-    """What a file held: grants that live, how many entries were bad, and why others ended."""
+    """What a file held: grants that live, how many entries were bad, and why others ended.
+
+    `cut`: today's settings gave a grant less time than stands in the file.
+    """
 
     grants: list[Grant] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     flat: bool = False
+    cut: bool = False
 
 
 def grant_text(grant: Grant) -> bytes:
@@ -105,7 +109,9 @@ class _Reader:
         ids: set[str] = set()
         for entry in self.entries:
             try:
-                grant, why = self._grant(entry)
+                stored = self._grant(entry)
+                grant = fitted(stored, self.keyring, self.now)
+                why = self._over(grant)
                 if grant.id in ids or (grant.key, grant.network) in owners:
                     raise _Bad("an entry that stands there twice")
             except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -117,10 +123,16 @@ class _Reader:
                 found.ended.append(why)
             else:
                 found.grants.append(grant)
+                found.cut = found.cut or grant is not stored
         return found
 
-    def _grant(self, entry: Any) -> tuple[Grant, str]:
-        """One entry, and why it has ended, if it has; raises for what no Knocker wrote."""
+    def _over(self, grant: Grant) -> str:
+        """Why the grant has ended, if it has."""
+        key = self.keyring.named(grant.key) if grant.key is not None else None
+        return objection(grant, key, self.forbidden) or ("" if grant.lives(self.now) else _OVER)
+
+    def _grant(self, entry: Any) -> Grant:
+        """One entry; raises for what no Knocker wrote."""
         if not isinstance(entry["entry"], str):
             raise _Bad("a bad entry")
         network, name, via = Network.parse(entry["entry"]), entry["key"], Via(entry["via"])
@@ -134,7 +146,7 @@ class _Reader:
         if not self.same_boot:
             boot = self.now.boot + min(wall - self.now.wall, boot - self.saved.boot)
         created, last = _number(entry["created_at"]), _number(entry["last_knock_at"])
-        grant = Grant(
+        return Grant(
             id=entry["id"],
             network=network,
             key=key.name if key is not None else name,  # one text for all grants of a key
@@ -146,8 +158,6 @@ class _Reader:
             expires_at=wall,
             boot_ends_at=boot,
         )
-        grant = fitted(grant, self.keyring, self.now)
-        return grant, objection(grant, key, self.forbidden) or ("" if grant.lives(self.now) else _OVER)
 
 
 def _read_flat(

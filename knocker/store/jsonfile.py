@@ -94,7 +94,7 @@ class JsonFile:
         self.whitelist.restore(found.grants)
         self._texts = {grant.id: grant_text(grant) for grant in found.grants}
         self.whitelist.trim()
-        self._dirty = self._dirty or bool(found.flat or found.bad or found.ended)
+        self._dirty = self._dirty or bool(found.flat or found.bad or found.ended or found.cut)
 
     def _report(self, found: Contents) -> None:
         self.log.info("{path}: {count} live grants", path=self.path, count=len(found.grants))
@@ -229,7 +229,8 @@ class JsonFile:
             return True
         self._dirty = False
         texts = {**self._texts, **{plan.grant.id: grant_text(plan.grant) for plan, _ in planned}}
-        leaving = {displaced.id for plan, _ in planned for displaced in plan.displaces}
+        last = {plan.grant.id: plan for plan, _ in planned}  # of several knocks of one owner the last plan counts
+        leaving = {displaced.id for plan in last.values() for displaced in plan.displaces}
         for displaced in leaving:
             texts.pop(displaced, None)
         chunks = document(list(texts.values()), now, self._boot_id)
@@ -253,7 +254,10 @@ class JsonFile:
             try:
                 planned.append((self.whitelist.plan(wish, now), waiter))
             except Crowded:
-                self._opening.append((wish, waiter))
+                if planned:
+                    self._opening.append((wish, waiter))
+                else:  # nothing of this write is in its way, so it would wait for ever
+                    waiter.errback(Refused(Refusal.NOT_STORED, "another knock is in its way"))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this knock's alone
                 waiter.errback(error)
         return planned

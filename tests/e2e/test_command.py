@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.conftest import PHONE, Start, settings
-from tests.service import SCRIPTS, free_port
+from tests.e2e.conftest import ADMIN, LAPTOP, PHONE, Start, laptop, phone, settings
+from tests.service import SCRIPTS, Knocker, ask, eventually, free_port
 
 LONG = os.environ.get("KNOCKER_TEST_LONG") == "1"
 FAULTY = f"api_keys:\n  - {{name: phone, key: {PHONE}, ttl: abc}}\nsever: {{}}\n"
@@ -129,3 +130,183 @@ def test_health_without_an_answer_is_status_3(start: Start, tmp_path: Path, who:
     ended = run(tmp_path, "health", "--url", f"http://127.0.0.1:{port}")
     assert ended.returncode == 3
     assert ended.stderr.startswith("knocker: error: ")
+
+
+# --- reload ----------------------------------------------------------------------------------------------------------
+
+RELOADED = "the settings were reloaded from"
+
+
+def test_reload_has_the_settings_read_again(start: Start, tmp_path: Path) -> None:
+    knocker = start()
+    assert knocker.knock("203.0.113.7", LAPTOP).status == 401
+    knocker.configure(settings(phone(), laptop()))
+    ended = run(tmp_path, "reload", "--config", str(knocker.config))
+    said = f"asked Knocker (pid {knocker.pid}) to read its settings again\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, said, "")
+    eventually(lambda: RELOADED in knocker.log, "the log says that they were")
+    assert knocker.knock("203.0.113.7", LAPTOP).status == 200
+
+
+def test_reload_of_a_faulty_file_signals_nobody(start: Start) -> None:
+    knocker = start()
+    knocker.write(FAULTY)
+    log = knocker.log
+    ended = run(knocker.directory, "reload")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "did you mean server?" in ended.stderr
+    assert PHONE not in ended.stderr
+    assert knocker.knock("203.0.113.7", PHONE).status == 200
+    assert "not reloaded" not in knocker.log.removeprefix(log)
+
+
+def test_reload_without_a_knocker_is_no_answer(start: Start) -> None:
+    knocker = start()
+    assert run(knocker.directory, "reload", KNOCKER_CONFIG_PATH=str(knocker.config)).returncode == 0
+    for end in (knocker.kill, knocker.terminate):  # the one leaves its lock file behind
+        end()
+        ended = run(knocker.directory, "reload")
+        assert (ended.returncode, ended.stdout) == (3, "")
+        assert ended.stderr.startswith(f"knocker: error: no Knocker runs on {knocker.whitelist}\n")
+        knocker.start()
+
+
+def test_reload_never_signals_who_only_has_the_number(start: Start) -> None:
+    knocker = start()
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        lock = knocker.directory / "whitelist.json.lock"
+        lock.write_text(f"{sleeper.pid}\n")
+        ended = run(knocker.directory, "reload")
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert "docker compose exec knocker knocker reload" in ended.stderr
+        assert sleeper.poll() is None
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+# --- leave, grants, revoke -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gate(start: Start) -> Knocker:
+    """A Knocker that we reach without a proxy, and that lets loopback in."""
+    admin = {"name": "admin", "key": ADMIN, "ttl": 600, "allow_remote_whitelist": True}
+    return start(settings(phone(), laptop(), admin, trusted_proxies=[], allow_loopback_clients=True))
+
+
+def knocks(knocker: Knocker, key: str, body: bytes = b"", host: str = "127.0.0.1") -> str:
+    """Knock from here; what was opened."""
+    headers = {"X-Api-Key": key, "Content-Type": "application/json"}
+    answer = ask(knocker.port, "/knock", "POST", headers, body, host)
+    assert answer.status == 200, answer.body
+    return str(answer.json()["whitelisted_entry"])
+
+
+def asks(knocker: Knocker, key: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """The command with a key in the environment, which it never shows."""
+    url = f"http://{'[::1]' if knocker.host == '::' else '127.0.0.1'}:{knocker.port}"
+    home = str(knocker.directory)
+    ended = run(knocker.directory, *args, KNOCKER_URL=url, KNOCKER_KEY=key, HOME=home, XDG_CONFIG_HOME="")
+    assert key not in ended.stdout + ended.stderr
+    return ended
+
+
+def test_leave_closes_the_own_grant_of_the_key_alone(gate: Knocker) -> None:
+    knocks(gate, PHONE)
+    knocks(gate, LAPTOP)
+    for _ in range(2):  # also where there is none
+        ended = asks(gate, PHONE, "leave")
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "closed\n", "")
+    assert asks(gate, PHONE, "grants").stdout == "no grants\n"
+    assert len(asks(gate, LAPTOP, "grants").stdout.splitlines()) == 2
+
+
+def test_leave_over_ipv6(start: Start) -> None:
+    knocker = start(settings(trusted_proxies=[], allow_loopback_clients=True), host="::")
+    assert knocks(knocker, PHONE, host="::1") == "::1"
+    assert asks(knocker, PHONE, "leave").stdout == "closed\n"
+    assert asks(knocker, PHONE, "grants").stdout == "no grants\n"
+
+
+def test_grants_are_listed_and_revoked(gate: Knocker) -> None:
+    knocks(gate, PHONE)
+    knocks(gate, ADMIN, b'{"ip_address": "198.51.100.0/24", "ttl": 100}')
+    first, second, third = (line.split() for line in asks(gate, ADMIN, "grants").stdout.splitlines())
+    assert first == ["ID", "ENTRY", "KEY", "VIA", "HOSTS", "LEFT"]
+    assert second[1:5] == ["198.51.100.0/24", "admin", "remote", "*"]
+    assert third[1:5] == ["127.0.0.1", "phone", "http", "*"]
+    assert third[5] in ("59m", "1h")
+    assert len(asks(gate, PHONE, "grants").stdout.splitlines()) == 2
+    owned = json.loads(asks(gate, ADMIN, "grants", "--json", "--owner", "phone").stdout)["grants"]
+    assert [(grant["id"], grant["entry"], grant["hosts"]) for grant in owned] == [(third[0], "127.0.0.1", None)]
+
+    denied = asks(gate, PHONE, "revoke", second[0])
+    assert (denied.returncode, denied.stdout) == (1, "")
+    assert denied.stderr.startswith("knocker: error: no such grant\n")
+    closed = asks(gate, ADMIN, "revoke", second[0])
+    assert (closed.returncode, closed.stdout, closed.stderr) == (0, "closed\n", "")
+    assert asks(gate, ADMIN, "revoke", second[0]).returncode == 1
+    assert asks(gate, PHONE, "revoke", third[0]).returncode == 0
+    assert asks(gate, ADMIN, "grants").stdout == "no grants\n"
+
+
+def test_grants_of_one_host(start: Start) -> None:
+    keys = (phone(hosts=["a.example.com"]), laptop(hosts=["b.example.com"]))
+    admin = {"name": "admin", "key": ADMIN, "ttl": 600, "allow_remote_whitelist": True}
+    knocker = start(settings(*keys, admin, trusted_proxies=[], allow_loopback_clients=True))
+    knocks(knocker, PHONE)
+    knocks(knocker, LAPTOP)
+    rows = asks(knocker, ADMIN, "grants", "--host", "a.example.com").stdout.splitlines()[1:]
+    assert [row.split()[2:5] for row in rows] == [["phone", "http", "a.example.com"]]
+
+
+@pytest.mark.parametrize("args", [["leave"], ["grants"], ["revoke", "nosuch"]], ids=lambda args: args[0])
+def test_a_key_that_the_gate_does_not_know_is_refused(gate: Knocker, args: list[str]) -> None:
+    ended = asks(gate, "another-key-0123456789", *args)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    error, hint = ended.stderr.splitlines()
+    assert error == "knocker: error: the gate refused: Invalid or missing API key."
+    assert hint == "knocker: hint: the key came from $KNOCKER_KEY"
+
+
+@pytest.mark.parametrize("args", [["leave"], ["grants"], ["revoke", "nosuch"]], ids=lambda args: args[0])
+def test_a_gate_that_is_away_is_no_answer(tmp_path: Path, args: list[str]) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    ended = run(tmp_path, *args, KNOCKER_URL=url, KNOCKER_KEY=PHONE)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr.startswith("knocker: error: no answer from 127.0.0.1 port ")
+
+
+@pytest.mark.parametrize("told", ["key", "key_file"])
+def test_a_person_has_gate_and_key_in_a_file(gate: Knocker, tmp_path: Path, told: str) -> None:
+    folder = tmp_path / "home/.config/knocker"
+    folder.mkdir(parents=True)
+    secret = folder / "phone.key"
+    secret.write_text(PHONE + "\n")
+    file = folder / "client.yaml"
+    file.write_text(f"url: http://127.0.0.1:{gate.port}\n{told}: {PHONE if told == 'key' else 'phone.key'}\n")
+    for each in (secret, file):
+        each.chmod(0o600)
+    ended = run(tmp_path, "grants", HOME=str(tmp_path / "home"), XDG_CONFIG_HOME="")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "no grants\n", "")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        pytest.param(["leave", "--url", "ftp://x"], id="another scheme"),
+        pytest.param(["leave", "--url", "https://me:pass@x"], id="a password in the address"),
+        pytest.param(["leave", "--key", PHONE], id="a key on the command line"),
+        pytest.param(["grants", "x"], id="an argument too many"),
+        pytest.param(["revoke"], id="an argument too few"),
+        pytest.param(["leave", "--key-file", "nosuch"], id="no key file"),
+        pytest.param(["reload", "x"], id="a reload with an argument"),
+    ],
+)
+def test_a_wrong_use_of_what_asks_is_status_2(tmp_path: Path, args: list[str]) -> None:
+    environment = {"KNOCKER_URL": "http://127.0.0.1:1", "KNOCKER_KEY": PHONE}
+    ended = run(tmp_path, *args, **environment)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert PHONE not in ended.stderr

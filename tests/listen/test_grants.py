@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 
 from knocker.core.addresses import Network
 from knocker.core.grant import Grant, Via
+from knocker.listen.site import READ_WITHIN
 from tests.wire import ADMIN, KEY, SETTINGS, Answer, Disk, World, answer, hang_up
 
 CLIENT, OTHER = "198.51.100.7", "203.0.113.9"
@@ -249,3 +250,23 @@ async def test_a_client_that_leaves_during_a_long_list_leaves_nothing_behind(wor
     written = len(wire.value())
     await deferLater(reactor, 0.02, lambda: None)
     assert len(wire.value()) == written
+
+
+async def test_a_client_that_does_not_read_a_long_list_is_cut_off(world: World) -> None:
+    many(world, 5000)
+    channel, wire = world.connect()
+    head = f"GET /grants HTTP/1.1\r\nHost: k\r\nX-Forwarded-For: {CLIENT}\r\nX-Api-Key: {ADMIN}\r\n\r\n"
+    channel.dataReceived(head.encode())
+    channel.pauseProducing()  # as the transport says when its buffer is full
+    await deferLater(reactor, 0.01, lambda: None)
+    written = len(wire.value())
+    world.clock.advance(READ_WITHIN - 1)
+    channel.resumeProducing()
+    await deferLater(reactor, 0.01, lambda: None)
+    assert len(wire.value()) > written, "it read on in time"
+    channel.pauseProducing()
+    world.clock.advance(READ_WITHIN - 1)
+    assert not wire.disconnected
+    world.clock.advance(1)
+    assert wire.disconnected
+    hang_up(channel)

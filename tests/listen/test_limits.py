@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Errors
-from tests.wire import ADMIN, KEY, SETTINGS, World
+from tests.wire import ADMIN, KEY, SETTINGS, Disk, World, hang_up
 
 CLIENT = "198.51.100.7"
 WRONG = "wrong-Tn5c8Qe1Wz7Ux3Ib9Om2"
@@ -107,3 +107,18 @@ def test_the_log_names_the_setting_and_is_not_flooded(world: World, errors: Erro
     assert 4 <= len(refused) <= 24
     assert any("security.knock_rate_limit" in line for line in refused)
     assert not [line for line in errors.lines if WRONG in line or KEY in line]
+
+
+def test_hanging_up_before_the_answer_does_not_pass_the_limit(world: World) -> None:
+    disk = Disk(world)
+    for _ in range(4):
+        channel, _ = world.connect()
+        head = f"POST /knock HTTP/1.1\r\nHost: k\r\nX-Forwarded-For: {CLIENT}\r\nX-Api-Key: {KEY}\r\n\r\n"
+        channel.dataReceived(head.encode())
+        world.clock.advance(0)
+        hang_up(channel)
+        while disk.writes:
+            disk.succeed()
+            world.clock.advance(0)
+    assert world.verdict(CLIENT) == 200
+    assert world.knock(CLIENT).status == 429

@@ -140,7 +140,8 @@ def test_more_connections_than_the_setting_allows_are_closed_at_once(tmp_path: P
     first, _ = world.connect()
     second, _ = world.connect()
     assert world.site.buildProtocol(None) is None
-    assert any("server.max_connections" in line for line in errors.lines)
+    (line,) = [line for line in errors.lines if "server.max_connections" in line]
+    assert "closed a new connection: 2 are open" in line
     hang_up(first)
     third, wire = world.connect()
     third.dataReceived(b"GET /verify HTTP/1.1\r\nHost: k\r\n\r\n")

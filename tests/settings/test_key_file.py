@@ -73,8 +73,15 @@ def test_a_key_file_that_holds_no_key_is_a_fault_that_shows_nothing_of_it(
 
 
 def test_a_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    (fault,) = faults_of(settings_with(tmp_path, "gone.key"))
+    (fault,) = faults_of(settings_with(tmp_path, str(tmp_path / "gone.key")))
     assert fault.endswith(f"api_keys[0].key_file: {tmp_path / 'gone.key'}: No such file or directory")
+
+
+@pytest.mark.parametrize("value", [KEY.decode(), "/" + KEY.decode(), "Xy7k/Q2mZ9pLw4RtB8s", "/Xy7k/Q2mZ9pLw4RtB8s"])
+def test_a_key_in_the_place_of_a_file_is_not_shown(tmp_path: Path, value: str) -> None:
+    (fault,) = faults_of(settings_with(tmp_path, value))
+    assert fault.endswith("api_keys[0].key_file: No such file or directory")
+    assert "Q2mZ9" not in fault
 
 
 def test_a_key_file_that_is_a_pipe_does_not_hold_up_the_start(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""How the command says what went wrong, and its exit status (contract 5)."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import click
+
+REFUSED, USAGE, NO_ANSWER, INTERRUPTED = 1, 2, 3, 130
+
+
+class Failed(Exception):
+    """What was asked could not be done: the exit status, an error on each line, and a hint where one helps."""
+
+    def __init__(self, status: int, error: str, hint: str = "") -> None:
+        super().__init__(error)
+        self.status = status
+        self.error = error
+        self.hint = hint
+
+
+def say(kind: str, text: str) -> None:
+    """One line on stderr; `kind` is error, hint or warning."""
+    click.echo(f"knocker: {kind}: {text}", err=True)
+
+
+def fail(status: int, error: str, hint: str = "") -> NoReturn:
+    """Say what went wrong, and end."""
+    for line in error.splitlines():
+        say("error", line)
+    if hint:
+        say("hint", hint)
+    sys.exit(status)
+
+
+def printable(text: str) -> str:
+    """A stranger's text as a terminal may show it: what would steer the terminal is spelt out."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -1,0 +1,207 @@
+"""The commands that ask a gate over HTTP, from anywhere: leave, grants, revoke (contract 3.3, 3.4, 5)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from knocker.client import LARGE, Account, Answer, account, ask, resolve
+from knocker.core import strictjson
+from knocker.faults import NO_ANSWER, REFUSED, USAGE, Failed, printable, say
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_HEADINGS = ("ID", "ENTRY", "KEY", "VIA", "HOSTS", "LEFT")
+
+
+def _reaching(command: _Command) -> _Command:
+    """The options of every command that asks a gate."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts."),
+        click.option("--key-file", metavar="FILE", help="The file with the key, instead of $KNOCKER_KEY."),
+        click.option("--url", metavar="URL", help="The gate, e.g. https://knock.example.com, instead of $KNOCKER_URL."),
+    ):
+        command = option(command)
+    return command
+
+
+def _account(url: str | None, key_file: str | None) -> Account:
+    found = account(url, key_file, os.environ)
+    for warning in found.warnings:
+        say("warning", warning)
+    return found
+
+
+@click.command()
+@_reaching
+@click.option("-4", "only_4", is_flag=True, help="Over IPv4 only.")
+@click.option("-6", "only_6", is_flag=True, help="Over IPv6 only.")
+def leave(url: str | None, key_file: str | None, as_json: bool, only_4: bool, only_6: bool) -> None:
+    """Close the door behind you: end the grant of this key for your own address.
+
+    Over IPv4 and IPv6 both, where the gate has both.
+    """
+    caller = _account(url, key_file)
+    wanted = [name for name, only in (("IPv4", only_4), ("IPv6", only_6)) if only] or ["IPv4", "IPv6"]
+    found = [candidate for candidate in resolve(caller.where) if candidate.name in wanted]
+    if not found:
+        raise Failed(NO_ANSWER, f"{caller.where.host} has no {' or '.join(wanted)} address")
+    closed: list[str] = []
+    faults: dict[str, Failed] = {}
+    for family in dict.fromkeys(candidate.name for candidate in found):
+        try:
+            answer = ask(caller, "DELETE", "/knock", [candidate for candidate in found if candidate.name == family])
+            if answer.status != 204:
+                raise refusal(caller, answer)
+            closed.append(family)
+        except Failed as failed:
+            faults[family] = failed
+    _tell_left(closed, faults, as_json)
+
+
+def _tell_left(closed: list[str], faults: dict[str, Failed], as_json: bool) -> None:
+    """Say over which families the door was closed, and end with the worst that happened."""
+    refused = [family for family, failed in faults.items() if failed.status == REFUSED]
+    silent = [family for family in faults if family not in refused]
+    status = REFUSED if refused else 0 if closed else NO_ANSWER
+    for family, failed in faults.items():
+        over = f"over {family}: " if len(closed) + len(faults) > 1 else ""
+        say("error" if status else "warning", over + failed.error)
+    for hint in dict.fromkeys(failed.hint for failed in faults.values() if failed.hint):
+        say("hint", hint)
+    if as_json:
+        click.echo(json.dumps({"closed": closed, "refused": refused, "no_answer": silent}))
+    elif closed:
+        click.echo("closed" if not status else f"closed over {closed[0]} only")
+    sys.exit(status)
+
+
+@click.command()
+@_reaching
+@click.option("--host", metavar="NAME", help="Only those that open this host.")
+@click.option("--owner", metavar="NAME", help="Only those of the key of this name.")
+def grants(url: str | None, key_file: str | None, as_json: bool, host: str | None, owner: str | None) -> None:
+    """List the open doors: those of this key, or everybody's with an admin key."""
+    from urllib.parse import urlencode
+
+    caller = _account(url, key_file)
+    wanted = {name: text for name, text in (("host", host), ("key", owner)) if text is not None}
+    query = "?" + urlencode(wanted, errors="surrogateescape") if wanted else ""
+    answer = ask(caller, "GET", f"/grants{query}", resolve(caller.where), LARGE)
+    if answer.status != 200:
+        raise refusal(caller, answer)
+    try:
+        listing = strictjson.read(answer.body)
+        rows = [_row(grant) for grant in listing["grants"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _stranger(caller, answer) from None
+    if as_json:
+        click.echo(json.dumps(listing, indent=2))
+    else:
+        click.echo("\n".join(_table(rows)) if rows else "no grants")
+
+
+@click.command()
+@_reaching
+@click.argument("grant", metavar="ID")
+def revoke(url: str | None, key_file: str | None, as_json: bool, grant: str) -> None:
+    """End one grant, by the ID that `knocker grants` shows."""
+    from urllib.parse import quote
+
+    if grant in ("", ".", ".."):
+        raise Failed(USAGE, "that is no ID of a grant", "knocker grants lists them")
+    caller = _account(url, key_file)
+    path = f"/grants/{quote(grant, safe='', errors='surrogateescape')}"
+    answer = ask(caller, "DELETE", path, resolve(caller.where))
+    if answer.status == 404 and _error(answer) is not None:
+        raise Failed(REFUSED, "no such grant", "it may have ended, or be another key's; knocker grants lists them")
+    if answer.status != 204:
+        raise refusal(caller, answer)
+    click.echo(json.dumps({"closed": grant}) if as_json else "closed")
+
+
+# --- What a gate answers ---------------------------------------------------------------------------------------------
+
+
+def refusal(caller: Account, answer: Answer) -> Failed:
+    """What an answer that is no success means."""
+    if 300 <= answer.status < 400:
+        return _redirect(caller, answer)
+    error = _error(answer)
+    if error is None:
+        return _stranger(caller, answer)
+    hint = ""
+    if answer.status == 401:
+        hint = f"the key came from {caller.key_source}"
+    elif answer.status == 429:
+        hint = f"try again in {printable(answer.headers.get('Retry-After', 'some'))} seconds"
+    return Failed(REFUSED, f"the gate refused: {printable(error)}", hint)
+
+
+def _error(answer: Answer) -> str | None:
+    """The text of an error as Knocker writes it; None where the answer is not Knocker's."""
+    try:
+        found = strictjson.read(answer.body)["error"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _stranger(caller: Account, answer: Answer) -> Failed:
+    hint = f"is Knocker there? Its own address answers {'https' if caller.where.secure else 'http'}://.../health"
+    if answer.status in (401, 403):
+        hint = "it may be a site behind the gate, or another login in front; --url is Knocker's own address"
+    return Failed(REFUSED, f"{caller.where} answered {answer.status}, and not as Knocker does", hint)
+
+
+def _redirect(caller: Account, answer: Answer) -> Failed:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(answer.headers.get("Location", ""))
+        to = f"{parts.scheme or 'https'}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else ""
+    except ValueError:
+        to = ""
+    hint = f"it names {printable(to)}: if you trust that, use that address as --url" if to else ""
+    return Failed(REFUSED, f"{caller.where} redirects ({answer.status}), which is not followed", hint)
+
+
+# --- The table -------------------------------------------------------------------------------------------------------
+
+
+def time_left(seconds: int) -> str:
+    """A span in its two largest units: 45s, 59m 30s, 1h 05m, 3d 4h."""
+    minutes, second = divmod(max(0, seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d {hour}h"
+    if hours:
+        return f"{hours}h {minute:02}m"
+    return f"{minutes}m {second:02}s" if minutes else f"{second}s"
+
+
+def _row(grant: dict[str, Any]) -> tuple[str, ...]:
+    """One grant as the table shows it; raises ValueError, KeyError or TypeError where it is none."""
+    left, hosts, key = grant["expires_in_seconds"], grant["hosts"], grant["key"]
+    texts = [grant["id"], grant["entry"], "-" if key is None else key, grant["via"]]
+    texts.append("*" if hosts is None else ",".join(hosts))
+    if (
+        isinstance(hosts, str)
+        or isinstance(left, bool)
+        or not isinstance(left, int)
+        or not all(isinstance(text, str) for text in texts)
+    ):
+        raise ValueError("not a grant")
+    return (*(printable(text) for text in texts), time_left(left))
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    lines = [_HEADINGS, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS))]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
