@@ -10,6 +10,7 @@ import json
 import math
 import signal
 import sys
+import time
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -40,49 +41,56 @@ class Log:
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event, if its level is high enough."""
-        if self.stream is None or _RANKS.get(event.get("log_level", LogLevel.info), 1) < self._least:
+        if self.stream is None:
             return
+        with suppress(Exception):  # a full disk, a closed pipe
+            if _RANKS.get(_level(event), 3) >= self._least:
+                self._write(self.stream, self._told(event))
+
+    def _told(self, event: LogEvent) -> str:
         try:
-            line = self._line(event)
+            return self._line(event)
         except Exception as error:  # noqa: BLE001 - a field whose text cannot be had
-            line = self._line(
-                {**_head(event), "log_format": f"an event that could not be told: {type(error).__name__}"}
-            )
-        with suppress(OSError, ValueError):  # a full disk, a closed pipe
-            try:
-                self.stream.write(line)
-            except UnicodeEncodeError:
-                self.stream.write(line.encode("ascii", "backslashreplace").decode("ascii"))
-            self.stream.flush()
+            sorry = f"an event that could not be told: {type(error).__name__}"
+            return self._line({"log_level": LogLevel.error, "log_namespace": __name__, "log_format": sorry})
 
-
-def _head(event: LogEvent) -> LogEvent:
-    return {name: event.get(name) for name in ("log_time", "log_level", "log_namespace")}
+    @staticmethod
+    def _write(stream: TextIO, line: str) -> None:
+        try:
+            stream.write(line)
+        except UnicodeEncodeError:
+            stream.write(line.encode("ascii", "backslashreplace").decode("ascii"))
+        stream.flush()
 
 
 def _time(event: LogEvent) -> datetime:
-    return datetime.fromtimestamp(event.get("log_time") or 0.0, UTC)
+    return datetime.fromtimestamp(event.get("log_time") or time.time(), UTC)
 
 
-def _level(event: LogEvent) -> str:
-    level = event.get("log_level") or LogLevel.info
-    return str(level.name)
+def _level(event: LogEvent) -> Any:
+    return event.get("log_level") or LogLevel.info
+
+
+def _failure(event: LogEvent) -> Failure | None:
+    found = event.get("log_failure") or (event.get("failure") if event.get("isError") else None)
+    return found if isinstance(found, Failure) else None
 
 
 def _message(event: LogEvent) -> str:
+    if event.get("isError") and "log_failure" not in event and _failure(event) is not None:
+        return str(event.get("why") or "Unhandled Error")  # twisted.python.log.err
     return formatEvent(event)
 
 
 def _traceback(event: LogEvent) -> str:
-    failure = event.get("log_failure")
-    return str(failure.getTraceback()) if isinstance(failure, Failure) else ""
+    failure = _failure(event)
+    return str(failure.getTraceback()) if failure is not None else ""
 
 
 def _text_line(event: LogEvent) -> str:
-    time = _time(event).strftime("%Y-%m-%dT%H:%M:%S+0000")
-    line = (
-        f"{time} [{_printable(str(event.get('log_namespace') or '-'))}#{_level(event)}] {_printable(_message(event))}\n"
-    )
+    stamp = _time(event).strftime("%Y-%m-%dT%H:%M:%S+0000")
+    namespace = _printable(str(event.get("log_namespace") or "-"))
+    line = f"{stamp} [{namespace}#{_level(event).name}] {_printable(_message(event))}\n"
     return line + "".join(f"\t{_printable(row)}\n" for row in _traceback(event).splitlines())
 
 
@@ -90,7 +98,7 @@ def _json_line(event: LogEvent) -> str:
     namespace = str(event.get("log_namespace") or "-")
     found: dict[str, Any] = {
         "time": _time(event).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "level": _level(event),
+        "level": str(_level(event).name),
         "logger": namespace,
         "message": _message(event),
     }
@@ -109,7 +117,9 @@ def _plain(value: object) -> bool:
         return math.isfinite(value)
     if isinstance(value, list | tuple):
         return all(isinstance(item, str) for item in value)
-    return value is None or isinstance(value, str | int)
+    if isinstance(value, int):
+        return abs(value) < 1 << 63
+    return value is None or isinstance(value, str)
 
 
 def _printable(text: str) -> str:
@@ -138,9 +148,12 @@ def for_twistd(options: MutableMapping[str, Any] | None, level: str, format: str
     if options is None:
         return None
     log = Log(None, level, format)
-    if "fileLogObserverFactory" in options:  # twist
+    if "fileLogObserverFactory" in options:  # twist, whose options do not tell what was asked for
+        if any(word.startswith("--log-fo") for word in sys.argv[1:]):
+            return None
         options["fileLogObserverFactory"] = _writing(log)
-        options["logLevel"] = LogLevel.debug  # ours decides
+        if not any(word.startswith("--log-l") for word in sys.argv[1:]):
+            options["logLevel"] = LogLevel.debug  # ours decides
     elif options.get("logger") or options.get("syslog"):
         return None
     else:

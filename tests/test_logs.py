@@ -117,9 +117,19 @@ def test_a_failure_is_told_with_its_traceback(form: str) -> None:
         assert all(row.startswith("\t") for row in rows[1:])
 
 
+def test_an_error_logged_the_older_way_has_its_traceback_too() -> None:
+    try:
+        raise ValueError
+    except ValueError:
+        found = event("{log_text}", LogLevel.critical, isError=1, failure=Failure(), why=None, log_text="x\ny")
+    line = json.loads(written(found))
+    assert line["message"] == "Unhandled Error"
+    assert "ValueError" in line["traceback"]
+
+
 class Broken(io.StringIO):
     def write(self, text: str) -> int:
-        raise BrokenPipeError
+        raise AttributeError
 
 
 class Unspeakable:
@@ -131,8 +141,11 @@ class Unspeakable:
 
 def test_no_fault_of_the_log_reaches_who_logs() -> None:
     logs.Log(Broken())(event(text="x"))
-    assert "knocker.x" in written(event(text=Unspeakable()))
+    assert "MESSAGE LOST" in written(event(text=Unspeakable()))
+    assert "could not be told" in written(event("x", log_time=float("nan")))
+    assert json.loads(written(event("x", big=10**5000)))["message"] == "x"
     assert "knocker.x" in written(event(text="x", level=None))
+    assert written(event("x", level=[1])) == ""
     ascii_only = io.TextIOWrapper(io.BytesIO(), "ascii")
     logs.Log(ascii_only)(event(text="Zoë"))
     ascii_only.seek(0)

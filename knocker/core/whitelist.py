@@ -99,6 +99,7 @@ class Whitelist:
             self._check_room(len(displaced), now)
         known = planned.grant if planned is not None else held
         grant = self._renewed(known, wish, key, now) if known is not None else self._fresh(wish, key, now)
+        grant = fitted(grant, self.keyring, now)
         why = objection(grant, key, self._forbidden) if self._forbidden is not None else lost_right(grant, key)
         if why:
             raise Refused(Refusal.NOT_STORED, f"{grant.network} may not be granted any more: {why}")
