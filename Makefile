@@ -1,10 +1,10 @@
-# make run: try Knocker here, with a real Caddy.   make test: the suite.   make test-long: its full counts.
+# make run: try Knocker here, with a real Caddy.   make test: the suite.   make test-long: its full counts.   make bench: what it costs.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run test test-long lint format clean
+.PHONY: run test test-long bench lint format clean
 
 run: $(VENV)/.demo-ready
 	@$(BIN)/python demo/run.py
@@ -14,6 +14,9 @@ test: $(VENV)/.test-ready lint
 
 test-long: $(VENV)/.test-ready
 	KNOCKER_TEST_LONG=1 $(BIN)/python -m pytest -q
+
+bench: $(VENV)/.test-ready
+	$(BIN)/python benchmarks/whitelist.py
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check -q

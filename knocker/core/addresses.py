@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+_OCTETS = {str(octet): octet for octet in range(256)}
 _MAPPED = 0xFFFF  # the upper 96 bits of ::ffff:0:0/96, RFC 4291 2.5.5.2
 
 
@@ -28,14 +29,17 @@ class Address:
     def parse(cls, text: str) -> Address:
         """Read one address without prefix, port or zone; raises ValueError for anything else."""
         if ":" not in text:
-            return cls(32, int(ipaddress.IPv4Address(text)))
+            return cls(32, _ipv4(text))
         if "%" in text:  # ipaddress takes any text for a zone, even a line break
             raise ValueError("an address with a zone")
         return _unmapped(int(ipaddress.IPv6Address(text)))
 
     def __str__(self) -> str:
         """The text of RFC 5952."""
-        return str(ipaddress.IPv4Address(self.value) if self.bits == 32 else ipaddress.IPv6Address(self.value))
+        value = self.value
+        if self.bits == 32:
+            return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
+        return str(ipaddress.IPv6Address(value))
 
     @property
     def network(self) -> Network:
@@ -63,6 +67,8 @@ class Network:
         """
         head, slash, tail = text.partition("/")
         if not slash:
+            if ":" not in text:
+                return cls(32, _ipv4(text), 32)
             return Address.parse(head).network
         if not (tail.isascii() and tail.isdigit()) or str(int(tail)) != tail:
             raise ValueError("a prefix length that is not a plain number")
@@ -96,6 +102,15 @@ class Network:
         """Whether the two share an address."""
         shift = self.bits - min(self.prefix, other.prefix)
         return self.bits == other.bits and (self.base ^ other.base) >> shift == 0
+
+
+def _ipv4(text: str) -> int:
+    """The number of four octets without leading zeros, as ipaddress reads them."""
+    try:
+        first, second, third, fourth = map(_OCTETS.__getitem__, text.split("."))
+    except KeyError:
+        raise ValueError("an octet that is none") from None
+    return first << 24 | second << 16 | third << 8 | fourth
 
 
 def _unmapped(value: int) -> Address:
@@ -160,6 +175,16 @@ class NetworkMap(Generic[T]):
                 else:
                     yield found
 
+    def touches(self, network: Network) -> bool:
+        """Whether anything stands here for a network that shares an address with `network`."""
+        free, base = network.bits - network.prefix, network.base
+        for shift, table in self._tables[network.bits].items():
+            if base >> shift in table:
+                return True
+            if shift < free and any(index >> (free - shift) == base >> free for index in table):
+                return True
+        return False
+
     def _put(self, network: Network, values: tuple[T, ...]) -> None:
         shift, index = _place(network)
         tables = self._tables[network.bits]
@@ -190,9 +215,9 @@ class Networks:
         """Whether any member holds `address`."""
         return any(True for _ in self._map.covering(address))
 
-    def overlapping(self, network: Network) -> Network | None:
-        """The first member that shares an address with `network`."""
-        return next((member for member in self.members if member.overlaps(network)), None)
+    def overlapping(self, network: Network) -> bool:
+        """Whether any member shares an address with `network`."""
+        return self._map.touches(network)
 
     def __or__(self, other: Networks) -> Networks:
         """Both sets in one."""

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from knocker.core.hosts import Scope
 
@@ -41,15 +41,16 @@ class Key:
     ipv6_prefix: int = 128
     max_addresses: int | None = None
     expires: float | None = None
+    # What a stored grant remembers of the secret: enough to notice a change, nothing to guess from.
+    mark: str = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        mark = hashlib.sha256(b"knocker key mark" + self.digest).hexdigest()[:16]
+        object.__setattr__(self, "mark", mark)
 
     def __repr__(self) -> str:
         """The name alone: a digest in a log would help whoever guesses short keys."""
         return f"<Key {self.name}>"
-
-    @property
-    def mark(self) -> str:
-        """What a stored grant remembers of its key's secret: enough to notice a change, nothing to guess from."""
-        return hashlib.sha256(b"knocker key mark" + self.digest).hexdigest()[:16]
 
     def granted_ttl(self, asked: int | None) -> int:
         """The seconds that a knock gets: its own wish up to max_ttl, else the key's ttl."""

@@ -76,6 +76,8 @@ class Forbidden:
 
     def never(self, network: Network) -> str:
         """Why no settings would let `network` be granted, or an empty text."""
+        if not _NEVER.overlapping(network):
+            return ""
         if self.allow_loopback and LOOPBACK.overlapping(network):
             return "" if network.single else "it holds loopback addresses"
         for members, words in (
@@ -124,6 +126,7 @@ class Forbidden:
             raise Refused(Refusal.TOO_BROAD, f"{network} is wider than /16 or /48, or embeds IPv4 addresses")
 
 
+_NEVER = NOBODY | LOOPBACK | LINK_LOCAL
 _GATEWAY = (
     "it is this host's default gateway, so the proxy does not see its clients' own addresses"
     " (with Docker often the userland-proxy or a masquerading network)"
@@ -132,4 +135,4 @@ _GATEWAY = (
 
 def too_broad(network: Network) -> bool:
     """Whether a network is wider than /16 or /48, or stands for IPv4 addresses of its sender's choice."""
-    return network.prefix < WIDEST[network.bits] or EMBEDDING.overlapping(network) is not None
+    return network.prefix < WIDEST[network.bits] or EMBEDDING.overlapping(network)

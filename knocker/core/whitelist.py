@@ -124,7 +124,8 @@ class Whitelist:
 
     def _size(self) -> int:
         fresh = sum(self._held(owner) is None for owner in self._planned)
-        return len(self) + fresh - sum(len(plan.displaces) for plan in self._planned.values())
+        leaving = [grant for plan in self._planned.values() for grant in plan.displaces]
+        return len(self) + fresh - sum(self._held((grant.key, grant.network)) is not None for grant in leaving)
 
     def _displaced(self, wish: Wish, key: Key, now: Moment) -> tuple[Grant, ...]:
         """Which own-address grants are one too many for this key: the longest unknocked (contract 2)."""
@@ -190,7 +191,7 @@ class Whitelist:
         self._keep(grant)
         self._tell(Change(event, grant))
         self.close(plan.displaces, _MADE_ROOM)
-        self._trim((grant.key, grant.network.bits))
+        self._trim((grant.key, grant.network.bits), now)
         return grant
 
     def abandon(self, plan: Plan) -> None:
@@ -225,7 +226,11 @@ class Whitelist:
 
     def with_id(self, grant_id: str, now: Moment) -> Grant | None:
         """The live grant of this id."""
-        return next((grant for grant in self if grant.id == grant_id and grant.lives(now)), None)
+        grant = next((grant for grant in self if grant.id == grant_id), None)
+        if grant is not None and not grant.lives(now):
+            self._end(grant, Event.EXPIRED)
+            return None
+        return grant
 
     # Closing.
 
@@ -248,8 +253,14 @@ class Whitelist:
         # This host's own addresses may be others when a knock is stored; the settings are the same until then.
         self._forbidden = replace(forbidden, own=Networks(), gateways=Networks())
         self.expire(now)
-        for grant in [*(plan.grant for plan in self._planned.values()), *self]:
-            why = objection(grant, keyring.named(grant.key) if grant.key is not None else None, forbidden)
+        for owner, plan in tuple(self._planned.items()):
+            why = self._objection(plan.grant, forbidden)
+            if why and self._held(owner) is None:
+                self._end(plan.grant, Event.CLOSED, why)
+            elif why:
+                self.abandon(plan)
+        for grant in tuple(self):
+            why = self._objection(grant, forbidden)
             if why:
                 self._end(grant, Event.CLOSED, why)
         for grant in tuple(self):
@@ -258,17 +269,24 @@ class Whitelist:
                 self._replace(grant, fit)
                 self._tell(Change(Event.ALTERED, fit, "the settings changed"))
         self._count_crowds()
-        self.trim()
+        self.trim(now)
 
-    def trim(self) -> None:
+    def _objection(self, grant: Grant, forbidden: Forbidden) -> str:
+        return objection(grant, self.keyring.named(grant.key) if grant.key is not None else None, forbidden)
+
+    def trim(self, now: Moment) -> None:
         """Close what is beyond max_addresses, as when that was lowered."""
         for crowd in tuple(self._crowds):
-            self._trim(crowd)
+            self._trim(crowd, now)
 
-    def _trim(self, crowd: _Crowd) -> None:
+    def _trim(self, crowd: _Crowd, now: Moment) -> None:
         key = self.keyring.named(crowd[0]) if crowd[0] is not None else None
-        if key is not None and key.max_addresses is not None:
-            self.close(_surplus(self._crowds.get(crowd, {}), key.max_addresses), _MADE_ROOM)
+        held = self._crowds.get(crowd, {})
+        if key is None or key.max_addresses is None or len(held) <= key.max_addresses:
+            return
+        for grant in [grant for grant in held.values() if not grant.lives(now)]:
+            self._end(grant, Event.EXPIRED)
+        self.close(_surplus(held, key.max_addresses), _MADE_ROOM)
 
     # The tables.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from knocker.core import strictjson
 from knocker.core.addresses import Network
-from knocker.core.grant import Grant, Via, fitted, objection
+from knocker.core.grant import Grant, Via, fitted, lost_right
 from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden, too_broad
 from knocker.core.moment import Moment
@@ -18,6 +18,9 @@ from knocker.core.moment import Moment
 VERSION = 1
 MOST_BACK = 60.0  # seconds that a clock may be behind the time of the last write after a reboot
 _OVER = "its time is over"
+_quoted = json.encoder.encode_basestring_ascii
+_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
+_VIAS = {via.value: via for via in Via}
 _CHUNK = 500  # grants a write; keeps the interpreter free for the reactor between writes
 
 
@@ -29,7 +32,8 @@ class Damaged(Exception):
 class Contents:
     """What a file held: grants that live, how many entries were bad, and why others ended.
 
-    `cut`: today's settings gave a grant less time than stands in the file.
+    `cut`: today's settings gave a grant less time than stands in the file. `texts`: each grant as it stands in a
+    file of this boot.
     """
 
     grants: list[Grant] = field(default_factory=list)
@@ -37,22 +41,17 @@ class Contents:
     ended: list[str] = field(default_factory=list)
     flat: bool = False
     cut: bool = False
+    texts: dict[str, bytes] = field(default_factory=dict)
 
 
 def grant_text(grant: Grant) -> bytes:
     """One grant as it stands in the file."""
-    entry = {
-        "id": grant.id,
-        "entry": str(grant.network),
-        "key": grant.key,
-        "key_mark": grant.mark,
-        "via": grant.via.value,
-        "created_at": grant.created_at,
-        "last_knock_at": grant.last_knock_at,
-        "expires_at": grant.expires_at,
-        "boot_ends_at": grant.boot_ends_at,
-    }
-    return json.dumps(entry).encode()
+    key = "null" if grant.key is None else _quoted(grant.key)
+    return (
+        f'{{"id": "{grant.id}", "entry": "{grant.network}", "key": {key}, "key_mark": {_quoted(grant.mark)}, '
+        f'"via": "{grant.via.value}", "created_at": {grant.created_at!r}, "last_knock_at": {grant.last_knock_at!r}, '
+        f'"expires_at": {grant.expires_at!r}, "boot_ends_at": {grant.boot_ends_at!r}}}'
+    ).encode()
 
 
 def document(texts: list[bytes], now: Moment, boot_id: str) -> Iterator[bytes]:
@@ -78,14 +77,14 @@ def read(
         return _read_flat(value, now, keyring, forbidden, new_id)
     if value["version"] != VERSION:
         raise Damaged("of another version")
-    return _Reader(value, now, boot_id, keyring, forbidden).contents()
+    return _Reader(value, data, now, boot_id, keyring, forbidden).contents()
 
 
 class _Reader:
     """Reads a file of this version."""
 
     def __init__(
-        self, value: dict[str, Any], now: Moment, boot_id: str, keyring: Keyring, forbidden: Forbidden
+        self, value: dict[str, Any], data: bytes, now: Moment, boot_id: str, keyring: Keyring, forbidden: Forbidden
     ) -> None:
         try:
             self.saved = Moment(_number(value["saved_at"]), _number(value["boot_time"]))
@@ -97,6 +96,9 @@ class _Reader:
             raise Damaged("whose grants are no list")
         self.now, self.keyring, self.forbidden = now, keyring, forbidden
         self.same_boot = same_id and now.boot >= self.saved.boot
+        self.doubtful = forbidden.trusted | forbidden.shared | forbidden.own | forbidden.gateways
+        rows = data.split(b"\n")[1:-2] if self.same_boot else []
+        self.rows = rows if len(rows) == len(self.entries) else []
 
     def contents(self) -> Contents:
         found = Contents()
@@ -107,7 +109,7 @@ class _Reader:
             return found
         owners: set[tuple[str | None, Network]] = set()
         ids: set[str] = set()
-        for entry in self.entries:
+        for place, entry in enumerate(self.entries):
             try:
                 stored = self._grant(entry)
                 grant = fitted(stored, self.keyring, self.now)
@@ -124,19 +126,31 @@ class _Reader:
             else:
                 found.grants.append(grant)
                 found.cut = found.cut or grant is not stored
+                found.texts[grant.id] = self._text(place, grant, grant is stored)
         return found
+
+    def _text(self, place: int, grant: Grant, unaltered: bool) -> bytes:
+        """The line of the file that holds exactly this entry, where there is one; else its text made anew."""
+        if unaltered and self.rows:
+            row = self.rows[place].removesuffix(b",")
+            if row.startswith(b'{"id": "%s", ' % grant.id.encode()) and row.endswith(b"}") and row.count(b"{") == 1:
+                return row
+        return grant_text(grant)
 
     def _over(self, grant: Grant) -> str:
         """Why the grant has ended, if it has."""
         key = self.keyring.named(grant.key) if grant.key is not None else None
-        return objection(grant, key, self.forbidden) or ("" if grant.lives(self.now) else _OVER)
+        why = lost_right(grant, key) or (
+            self.forbidden.now(grant.network) if self.doubtful.overlapping(grant.network) else ""
+        )
+        return why or ("" if grant.lives(self.now) else _OVER)
 
     def _grant(self, entry: Any) -> Grant:
         """One entry; raises for what no Knocker wrote."""
         if not isinstance(entry["entry"], str):
             raise _Bad("a bad entry")
-        network, name, via = Network.parse(entry["entry"]), entry["key"], Via(entry["via"])
-        if not re.fullmatch(r"[A-Za-z0-9_-]{16,64}", entry["id"]):
+        network, name, via = Network.parse(entry["entry"]), entry["key"], _VIAS[entry["via"]]
+        if not _ID.fullmatch(entry["id"]):
             raise _Bad("a bad id")
         if not (name is None or isinstance(name, str)) or (name is None) != (via is Via.FILE):
             raise _Bad("a bad owner")
@@ -194,7 +208,7 @@ def _check(network: Network, via: Via, forbidden: Forbidden) -> None:
     if why:
         raise _Bad(why)
     own = network.single and via in (Via.HTTP, Via.UDP)
-    if too_broad(network) and not own:
+    if not own and too_broad(network):
         raise _Bad("a network that is too broad")
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -73,8 +74,11 @@ class JsonFile:
         """Take in what an earlier process stored; raises Unusable where the path is no file to work with."""
         _remove(atomic.temporary(self.path))
         data = _contents(self.path)
-        if data is None:
-            return
+        if data is not None:
+            with _uncollected():
+                self._take_in(data, keyring, forbidden, new_id)
+
+    def _take_in(self, data: bytes, keyring: Keyring, forbidden: Forbidden, new_id: Callable[[], str]) -> None:
         now = self._now()
         try:
             found = read(data, now, self._boot_id, keyring, forbidden, new_id)
@@ -92,8 +96,8 @@ class JsonFile:
             self._keep_older(data)
         self._report(found)
         self.whitelist.restore(found.grants)
-        self._texts = {grant.id: grant_text(grant) for grant in found.grants}
-        self.whitelist.trim()
+        self._texts = found.texts or {grant.id: grant_text(grant) for grant in found.grants}
+        self.whitelist.trim(now)
         self._dirty = self._dirty or bool(found.flat or found.bad or found.ended or found.cut)
 
     def _report(self, found: Contents) -> None:
@@ -312,6 +316,18 @@ class JsonFile:
     def _try_again(self) -> None:
         self._retry = None
         self._wake()
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for garbage in cycles: there is none, and it would look at each grant several times."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _remove(name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from operator import xor
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -190,12 +191,10 @@ def test_a_set_of_networks_agrees_with_a_linear_scan(
 ) -> None:
     found = Networks(members)
     assert (address in found) == any(model_address(address) in model_network(member) for member in members)
-    overlapping = [
-        member
-        for member in members
-        if member.bits == network.bits and model_network(member).overlaps(model_network(network))
-    ]
-    assert found.overlapping(network) == (overlapping[0] if overlapping else None)
+    expected = any(
+        model_network(member).overlaps(model_network(network)) for member in members if member.bits == network.bits
+    )
+    assert found.overlapping(network) is expected
 
 
 @given(left=st.lists(NETWORKS, max_size=5), right=st.lists(NETWORKS, max_size=5), address=ADDRESSES)
@@ -205,35 +204,82 @@ def test_the_union_of_two_sets_holds_what_either_holds(
     assert (address in Networks(left) | Networks(right)) == (address in Networks(left) or address in Networks(right))
 
 
-@given(steps=st.lists(st.tuples(st.booleans(), NETWORKS), max_size=30), addresses=st.lists(ADDRESSES, min_size=1))
+@given(
+    steps=st.lists(st.tuples(st.booleans(), NETWORKS, st.integers(0, 3)), max_size=30),
+    addresses=st.lists(ADDRESSES, min_size=1),
+)
 def test_a_map_of_networks_agrees_with_a_linear_scan(
-    steps: list[tuple[bool, Network]], addresses: list[Address]
+    steps: list[tuple[bool, Network, int]], addresses: list[Address]
 ) -> None:
-    found: NetworkMap[int] = NetworkMap()
-    model: list[tuple[Network, int]] = []
-    for number, (put, network) in enumerate(steps):
-        model = [(member, value) for member, value in model if member != network]
+    found: NetworkMap[str] = NetworkMap()
+    model: list[tuple[Network, str]] = []
+    for number, (put, network, which) in enumerate(steps):
         if put:
-            found.put(network, number)
-            model.append((network, number))
-        else:
-            found.pop(network)
-        assert found.get(network) == (number if put else None)
+            value = f"value {number}"
+            found.add(network, value)
+            model.append((network, value))
+        elif model:
+            network, value = model.pop(-1 - which % len(model))
+            found.discard(network, value)
+        assert found.at(network) == tuple(value for member, value in model if member == network)
+        assert len(found) == len(model)
+    assert sorted(found) == sorted(value for _, value in model)
     for address in addresses:
         expected = sorted(value for member, value in model if model_address(address) in model_network(member))
         assert sorted(found.covering(address)) == expected
 
 
-def test_forgetting_a_network_that_is_not_there_is_no_error() -> None:
+def test_forgetting_what_is_not_there_is_no_error() -> None:
     found: NetworkMap[str] = NetworkMap()
-    found.put(Network.parse("10.0.0.0/8"), "wide")
-    found.pop(Network.parse("10.0.0.0/9"))
-    found.pop(Network.parse("10.0.0.0/8"))
-    found.pop(Network.parse("10.0.0.0/8"))
-    assert list(found.covering(Address.parse("10.0.0.1"))) == []
+    wide = Network.parse("10.0.0.0/8")
+    found.add(wide, "wide")
+    found.discard(Network.parse("10.0.0.0/9"), "wide")
+    found.discard(wide, "narrow")
+    assert list(found) == ["wide"]
+    found.discard(wide, "wide")
+    found.discard(wide, "wide")
+    assert list(found.covering(Address.parse("10.0.0.1"))) == list(found) == []
+    assert len(found) == 0
+
+
+@given(count=st.integers(1, 6), order=st.randoms(use_true_random=False))
+def test_values_of_one_network_come_and_go_one_by_one(count: int, order: Random) -> None:
+    found: NetworkMap[str] = NetworkMap()
+    network, neighbour = Network.parse("2001:db8::/64"), Network.parse("2001:db8:0:1::/64")
+    found.add(neighbour, "beside")
+    values = [f"value {number}" for number in range(count)]
+    for value in values:
+        found.add(network, value)
+    while values:
+        assert found.at(network) == tuple(values)
+        assert list(found.covering(Address.parse("2001:db8::1"))) == values
+        assert len(found) == len(values) + 1
+        gone = order.choice(values)
+        values.remove(gone)
+        found.discard(network, gone)
+    assert found.at(network) == ()
+    assert list(found) == ["beside"]
+
+
+def test_of_two_equal_values_the_very_one_is_forgotten() -> None:
+    found: NetworkMap[list[int]] = NetworkMap()
+    network, one, same = Network.parse("10.0.0.1"), [1], [1]
+    found.add(network, one)
+    found.add(network, same)
+    found.discard(network, same)
+    assert [value is one for value in found.at(network)] == [True]
+    found.discard(network, [1])
+    assert len(found) == 1
+
+
+def test_a_map_can_be_read_while_it_is_empty() -> None:
+    found: NetworkMap[str] = NetworkMap()
+    assert (len(found), list(found), found.at(Network.parse("::/0"))) == (0, [], ())
+    found.discard(Network.parse("0.0.0.0/0"), "nothing")
+    assert len(found) == 0
 
 
 def test_an_empty_set_holds_nothing() -> None:
     assert Address.parse("0.0.0.0") not in Networks()
     assert Address.parse("::") not in networks()
-    assert Networks().overlapping(Network.parse("::/0")) is None
+    assert Networks().overlapping(Network.parse("::/0")) is False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from knocker.core.addresses import Address, Network, Networks, networks
@@ -37,7 +39,7 @@ def make_gate(policy: Policy = POLICY) -> Gate:
 
 def knock(gate: Gate, client: str, key: Key, body: Body = Body()) -> None:  # noqa: B008 - a frozen fact
     wish = gate.knock(Address.parse(client), key, body, gate.forbidden(NOTHING, NOTHING))
-    assert gate.whitelist.settle(gate.whitelist.plan(wish, NOW))
+    assert gate.whitelist.settle(gate.whitelist.plan(wish, NOW), NOW)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +96,51 @@ def test_only_three_causes_let_anybody_pass(cause: Cause) -> None:
 )
 def test_a_key_that_is_not_there_is_refused(lines: list[bytes]) -> None:
     with pytest.raises(Refused) as caught:
-        make_gate().key(lines)
+        make_gate().key(lines, NOW)
     assert caught.value.refusal is Refusal.BAD_KEY
     assert "somebody" not in str(caught.value) + caught.value.why
 
 
 def test_a_key_that_is_there_is_found() -> None:
-    assert make_gate().key([b"the phone's own key"]) is PHONE
+    assert make_gate().key([b"the phone's own key"], NOW) is PHONE
+
+
+@pytest.mark.parametrize(
+    ("seconds", "refused"),
+    [
+        pytest.param(-0.1, False, id="before its end"),
+        pytest.param(0, True, id="at its end"),
+        pytest.param(10_000, True, id="after it"),
+    ],
+)
+def test_a_key_is_refused_from_its_end_on(seconds: float, refused: bool) -> None:
+    gate = make_gate(replace(POLICY, keyring=Keyring([replace(PHONE, expires=NOW.wall)])))
+    now = Moment(NOW.wall + seconds, NOW.boot)
+    if not refused:
+        assert gate.key([b"the phone's own key"], now).name == "phone"
+        return
+    with pytest.raises(Refused) as caught:
+        gate.key([b"the phone's own key"], now)
+    assert caught.value.refusal is Refusal.BAD_KEY
+    assert "phone" in caught.value.why
+    assert "expires" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("client", "holds"),
+    [
+        pytest.param("203.0.113.9", True, id="a grant for every host"),
+        pytest.param("198.51.100.1", True, id="a grant for some hosts"),
+        pytest.param("203.0.113.10", False, id="none"),
+        pytest.param("192.168.1.7", False, id="always allowed is no grant"),
+    ],
+)
+def test_who_holds_a_grant_holds_it_whatever_it_opens_until_it_is_over(client: str, holds: bool) -> None:
+    gate = make_gate()
+    knock(gate, "203.0.113.9", PHONE)
+    knock(gate, "198.51.100.1", GUEST)
+    assert gate.holds_grant(Address.parse(client), NOW) is holds
+    assert not gate.holds_grant(Address.parse(client), Moment(NOW.wall, NOW.boot + 600))
 
 
 @pytest.mark.parametrize(

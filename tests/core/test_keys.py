@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -168,3 +169,38 @@ def test_the_mark_notices_another_secret_and_tells_nothing_of_it() -> None:
     assert one.mark == same.mark != other.mark
     assert one.mark not in one.digest.hex()
     assert len(one.mark) == 16
+
+
+@pytest.mark.parametrize(
+    ("expires", "over"),
+    [
+        pytest.param(None, False, id="without end"),
+        pytest.param(1000.1, False, id="before"),
+        pytest.param(1000.0, True, id="at that moment"),
+        pytest.param(999.9, True, id="after it"),
+        pytest.param(0.0, True, id="in 1970"),
+    ],
+)
+def test_a_key_is_refused_from_its_end_on(expires: float | None, over: bool) -> None:
+    assert replace(key(), expires=expires).is_over(1000.0) is over
+
+
+@pytest.mark.parametrize(
+    ("expires", "lasting"),
+    [
+        pytest.param(None, 600, id="without end"),
+        pytest.param(1601.0, 600, id="later than the grant"),
+        pytest.param(1600.0, 600, id="with the grant"),
+        pytest.param(1250.0, 250, id="sooner"),
+    ],
+)
+def test_a_grant_lasts_no_longer_than_its_key(expires: float | None, lasting: float) -> None:
+    assert replace(key(), expires=expires).lasting(600, 1000.0) == lasting
+
+
+@given(ttl=st.integers(1, 10**9), expires=st.none() | st.integers(0, 10**10), wall=st.integers(0, 10**10))
+def test_what_lasts_ends_neither_after_its_ttl_nor_after_its_key(ttl: int, expires: int | None, wall: int) -> None:
+    lasting = replace(key(), expires=expires).lasting(ttl, wall)
+    assert lasting <= ttl
+    assert expires is None or wall + lasting <= expires
+    assert lasting in (ttl, None if expires is None else expires - wall)

@@ -1,21 +1,20 @@
-"""The whitelist: the rules one by one, then all of them at once against a list of records."""
+"""The whitelist: its rules one by one; tests/core/test_model.py has all of them at once."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from knocker.core.addresses import Address, Network
-from knocker.core.grant import Grant, Own, Via, Wish
+from knocker.core.addresses import Address, Network, networks
+from knocker.core.grant import Grant, One, Own, Via, Wish
 from knocker.core.hosts import Scope
 from knocker.core.keys import Key, Keyring, digest_of
+from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
-from knocker.core.whitelist import Change, Event, Whitelist
+from knocker.core.whitelist import Change, Crowded, Event, Whitelist
 
 PHONE = Key("phone", digest_of(b"the phone's key"), 100, 1000)
 OTHER_PHONE = replace(PHONE, digest=digest_of(b"the phone's new key"))
@@ -28,6 +27,7 @@ ALL = Keyring([PHONE, TABLET, ADMIN])
 
 HOME = Address.parse("203.0.113.9")
 START = Moment(wall=1_000_000.0, boot=5000.0)
+ANYWHERE = Forbidden()
 
 
 def later(boot: float, step: float = 0.0, since: Moment = START) -> Moment:
@@ -47,8 +47,9 @@ def wish(
 
 
 def knock(whitelist: Whitelist, asked: Wish, now: Moment = START) -> Grant:
-    grant = whitelist.plan(asked, now)
-    assert whitelist.settle(grant)
+    plan = whitelist.plan(asked, now)
+    grant = whitelist.settle(plan, now)
+    assert grant is not None
     return grant
 
 
@@ -157,22 +158,22 @@ def test_the_end_of_one_grant_leaves_nothing_of_it_beside_another_keys(how: str)
     knock(whitelist, wish(TABLET, ttl=1000))
     knock(whitelist, wish(PHONE, ttl=10))
     if how == "close":
-        whitelist.close(whitelist.own(Own(PHONE, HOME)))
+        whitelist.close(whitelist.chosen(Own(PHONE, HOME)))
     else:
         whitelist.expire(later(10))
     assert not found(whitelist, START, "c.example")
     assert found(whitelist, START, "a.example")
-    assert whitelist.own(Own(PHONE, HOME)) == []
+    assert whitelist.chosen(Own(PHONE, HOME)) == []
 
 
 def test_a_planned_grant_counts_only_once_it_is_stored() -> None:
     whitelist = make()
-    grant = whitelist.plan(wish(), START)
+    plan = whitelist.plan(wish(), START)
     assert not found(whitelist, START)
     assert len(whitelist) == 0
-    assert whitelist.settle(grant)
+    assert whitelist.settle(plan, START) == plan.grant
     assert found(whitelist, START)
-    assert not whitelist.settle(grant)
+    assert whitelist.settle(plan, START) is None
 
 
 def test_a_grant_that_could_not_be_stored_leaves_everything_as_it_was() -> None:
@@ -184,8 +185,8 @@ def test_a_grant_that_could_not_be_stored_leaves_everything_as_it_was() -> None:
     )
     whitelist.abandon(renewed)
     whitelist.abandon(fresh)
-    assert not whitelist.settle(renewed)
-    assert not whitelist.settle(fresh)
+    assert whitelist.settle(renewed, later(10)) is None
+    assert whitelist.settle(fresh, later(10)) is None
     assert found(whitelist, later(49))
     assert not found(whitelist, later(50))
     knock(whitelist, wish(network="198.51.100.2"), later(50))
@@ -196,7 +197,7 @@ def test_a_renewal_under_way_outlives_the_end_of_what_it_renews() -> None:
     knock(whitelist, wish())
     renewal = whitelist.plan(wish(), later(99))
     assert not found(whitelist, later(100))
-    assert whitelist.settle(renewal)
+    assert whitelist.settle(renewal, later(100)) == renewal.grant
     assert found(whitelist, later(101))
 
 
@@ -204,18 +205,18 @@ def test_closing_ends_a_grant_at_once_and_the_knock_under_way_too() -> None:
     whitelist = make()
     knock(whitelist, wish())
     renewal = whitelist.plan(wish(ttl=500), later(10))
-    assert whitelist.close(whitelist.own(Own(PHONE, HOME))) == 1
+    assert whitelist.close(whitelist.chosen(Own(PHONE, HOME))) == 1
     assert not found(whitelist, later(10))
-    assert not whitelist.settle(renewal)
+    assert whitelist.settle(renewal, later(10)) is None
     assert not found(whitelist, later(10))
-    assert whitelist.close(whitelist.own(Own(PHONE, HOME))) == 0
+    assert whitelist.close(whitelist.chosen(Own(PHONE, HOME))) == 0
 
 
 def test_closing_ends_a_first_knock_that_is_still_under_way() -> None:
     whitelist = make()
     planned = whitelist.plan(wish(), START)
-    assert whitelist.close(whitelist.own(Own(PHONE, HOME))) == 1
-    assert not whitelist.settle(planned)
+    assert whitelist.close(whitelist.chosen(Own(PHONE, HOME))) == 1
+    assert whitelist.settle(planned, START) is None
     assert len(whitelist) == 0
 
 
@@ -274,7 +275,7 @@ def test_a_wider_grant_helps_where_a_narrow_one_lacks_the_host() -> None:
         pytest.param(wish(), [], False, id="the key is gone"),
         pytest.param(wish(), [OTHER_PHONE], False, id="the key has another secret"),
         pytest.param(wish(), [replace(PHONE, name="renamed")], False, id="the key has another name"),
-        pytest.param(wish(), [replace(PHONE, ttl=1, max_ttl=1)], True, id="a shorter ttl is for the next knock"),
+        pytest.param(wish(), [replace(PHONE, ttl=1, max_ttl=1)], True, id="a shorter max_ttl cuts and ends nothing"),
         pytest.param(wish(ADMIN, via=Via.REMOTE), [NO_ADMIN], False, id="the right that it used is lost"),
         pytest.param(wish(ADMIN), [NO_ADMIN], True, id="a right that it did not use is lost"),
         pytest.param(wish(TABLET), [OTHER_TABLET], True, id="other hosts end nothing"),
@@ -283,11 +284,11 @@ def test_a_wider_grant_helps_where_a_narrow_one_lacks_the_host() -> None:
 def test_a_grant_ends_with_its_keys_rights(asked: Wish, keys: list[Key], stays: bool) -> None:
     for under_way in (False, True):
         whitelist = make()
-        grant = whitelist.plan(asked, START)
-        assert under_way or whitelist.settle(grant)
-        whitelist.rekey(Keyring(keys))
+        plan = whitelist.plan(asked, START)
+        assert under_way or whitelist.settle(plan, START)
+        whitelist.revise(Keyring(keys), ANYWHERE, START)
         if under_way:
-            assert whitelist.settle(grant) is stays
+            assert (whitelist.settle(plan, START) is not None) is stays
         assert len(whitelist) == stays
 
 
@@ -295,7 +296,7 @@ def test_a_grant_for_the_own_address_needs_the_right_once_an_admin_named_it() ->
     whitelist = make()
     knock(whitelist, wish(ADMIN, via=Via.REMOTE))
     knock(whitelist, wish(ADMIN, via=Via.HTTP), later(1))
-    whitelist.rekey(Keyring([NO_ADMIN]))
+    whitelist.revise(Keyring([NO_ADMIN]), ANYWHERE, START)
     assert len(whitelist) == 0
 
 
@@ -303,12 +304,12 @@ def test_a_grants_hosts_are_its_keys_current_ones() -> None:
     whitelist = make()
     knock(whitelist, wish(TABLET))
     under_way = whitelist.plan(wish(TABLET, "198.51.100.1"), START)
-    whitelist.rekey(Keyring([OTHER_TABLET]))
-    assert whitelist.settle(under_way)
+    whitelist.revise(Keyring([OTHER_TABLET]), ANYWHERE, START)
+    assert whitelist.settle(under_way, START)
     for address in (HOME, Address.parse("198.51.100.1")):
         assert found(whitelist, START, "c.example", address)
         assert not found(whitelist, START, "a.example", address)
-    whitelist.rekey(Keyring([OPEN_TABLET]))
+    whitelist.revise(Keyring([OPEN_TABLET]), ANYWHERE, START)
     assert found(whitelist, START, None)
 
 
@@ -322,7 +323,7 @@ def test_a_grants_hosts_are_its_keys_current_ones() -> None:
 )
 def test_a_knock_that_waited_while_its_key_changed_is_refused(asked: Wish, keys: list[Key]) -> None:
     whitelist = make()
-    whitelist.rekey(Keyring(keys))
+    whitelist.revise(Keyring(keys), ANYWHERE, START)
     with pytest.raises(Refused) as caught:
         whitelist.plan(asked, START)
     assert caught.value.refusal is Refusal.BAD_KEY
@@ -332,7 +333,7 @@ def test_an_entry_of_an_older_file_belongs_to_no_key_and_opens_every_host() -> N
     whitelist = make()
     network = Network.parse("203.0.113.9")
     whitelist.restore([Grant("x", network, None, "", Via.FILE, None, 0, 0, START.wall + 50, START.boot + 50)])
-    whitelist.rekey(Keyring())
+    whitelist.revise(Keyring([ADMIN]), ANYWHERE, START)
     assert found(whitelist, later(49), "a.example")
     assert not found(whitelist, later(50), "a.example")
 
@@ -351,15 +352,15 @@ def test_an_entry_of_an_older_file_belongs_to_no_key_and_opens_every_host() -> N
 def test_a_caller_closes_what_its_own_knocks_left(granted: Wish, key: Key, closed: bool) -> None:
     whitelist = make()
     knock(whitelist, granted)
-    assert bool(whitelist.own(Own(key, HOME))) is closed
+    assert bool(whitelist.chosen(Own(key, HOME))) is closed
 
 
 def test_a_caller_closes_the_network_that_its_ipv6_knock_opened_whatever_the_prefix_is_now() -> None:
-    whitelist = make()
+    whitelist = make(keyring=Keyring([replace(PHONE, ipv6_prefix=64)]))
     knock(whitelist, wish(replace(PHONE, ipv6_prefix=64), "2001:db8::/64"))
     client = Address.parse("2001:db8::7")
-    assert len(whitelist.own(Own(replace(PHONE, ipv6_prefix=64), client))) == 1
-    assert len(whitelist.own(Own(PHONE, client))) == 1
+    assert len(whitelist.chosen(Own(replace(PHONE, ipv6_prefix=64), client))) == 1
+    assert len(whitelist.chosen(Own(PHONE, client))) == 1
 
 
 def test_followers_are_told_of_every_change_once() -> None:
@@ -368,12 +369,12 @@ def test_followers_are_told_of_every_change_once() -> None:
     whitelist.followers.append(told.append)
     knock(whitelist, wish())
     knock(whitelist, wish(), later(10))
-    whitelist.close(whitelist.own(Own(PHONE, HOME)), "the caller asked")
+    whitelist.close(whitelist.chosen(Own(PHONE, HOME)), "the caller asked")
     knock(whitelist, wish(), later(20))
     whitelist.expire(later(120))
     whitelist.expire(later(121))
     knock(whitelist, wish(), later(130))
-    whitelist.rekey(Keyring())
+    whitelist.revise(Keyring(), ANYWHERE, START)
     events = [change.event for change in told]
     assert events == [
         Event.OPENED,
@@ -412,246 +413,465 @@ def test_the_time_left_is_that_of_the_nearer_end(now: Moment, left: int) -> None
     assert knock(make(), wish()).seconds_left(now) == left
 
 
-# Everything at once. The model is a list of records that is always scanned from end to end.
+def opened_by(key: Key, *networks: str, keyring: Keyring | None = None) -> Whitelist:
+    """A whitelist in which `key` knocked from each of `networks`, a second apart."""
+    whitelist = make(keyring=keyring or Keyring([key, ADMIN]))
+    for second, network in enumerate(networks):
+        knock(whitelist, wish(key, network), later(second))
+    return whitelist
 
-RINGS = (
-    ALL,
-    Keyring([PHONE, ADMIN]),
-    Keyring([OTHER_PHONE, TABLET, ADMIN]),
-    Keyring([PHONE, OTHER_TABLET, NO_ADMIN]),
-    Keyring([PHONE, OPEN_TABLET, ADMIN]),
+
+def entries(whitelist: Whitelist) -> set[str]:
+    return {str(grant.network) for grant in whitelist}
+
+
+# max_addresses.
+
+TWO = replace(PHONE, max_addresses=2)
+ONE, A, B, C = replace(PHONE, max_addresses=1), "198.51.100.1", "198.51.100.2", "198.51.100.3"
+SIX_A, SIX_B = "2001:db8::a", "2001:db8::b"
+
+
+@pytest.mark.parametrize(
+    ("key", "knocks", "left"),
+    [
+        pytest.param(TWO, [A, B], {A, B}, id="as many as it may"),
+        pytest.param(TWO, [A, B, C], {B, C}, id="the newest wins"),
+        pytest.param(TWO, [A, B, A, C], {A, C}, id="the longest unknocked leaves, not the first opened"),
+        pytest.param(TWO, [A, B, B, B], {A, B}, id="renewing takes nobody's place"),
+        pytest.param(TWO, [A, B, SIX_A, SIX_B], {A, B, SIX_A, SIX_B}, id="each family for itself"),
+        pytest.param(ONE, [A, SIX_A, B, SIX_B], {B, SIX_B}, id="one of each family"),
+        pytest.param(PHONE, [A, B, C], {A, B, C}, id="without the setting"),
+    ],
 )
-KEYS = st.sampled_from([PHONE, OTHER_PHONE, TABLET, OTHER_TABLET, ADMIN, NO_ADMIN])
-NETWORKS = tuple(map(Network.parse, ("203.0.113.9", "203.0.113.8/31", "203.0.0.0/16", "2001:db8::9", "2001:db8::/64")))
-ADDRESSES = tuple(map(Address.parse, ("203.0.113.9", "203.0.113.8", "203.0.9.9", "2001:db8::9", "2001:db8::a", "::9")))
-# What each scope opens, written out; by the key whose scope it is.
-HOSTS = (None, "a.example", "x.b.example", "b.example", "c.example")
-OPENS = {TABLET: {"a.example", "x.b.example"}, OTHER_TABLET: {"c.example"}}
-MOST = 4
+def test_a_key_opens_at_most_so_many_addresses(key: Key, knocks: list[str], left: set[str]) -> None:
+    assert entries(opened_by(key, *knocks)) == left
 
 
-@dataclass
-class Record:
-    """One grant as the model sees it; `over` is set once any look at it found its time over."""
-
-    id: str
-    key: str | None
-    network: Network
-    secret: bytes
-    via: Via
-    wall_end: float
-    boot_end: float
-    over: bool = False
-
-    def ended(self, wall: float, boot: float) -> bool:
-        return wall >= self.wall_end or boot >= self.boot_end
-
-    def is_that(self, grant: Grant) -> bool:
-        return (grant.id, grant.key, grant.network, grant.expires_at, grant.boot_ends_at) == (
-            self.id,
-            self.key,
-            self.network,
-            self.wall_end,
-            self.boot_end,
-        )
+def test_the_grant_that_makes_room_is_named_by_the_plan_and_closed_with_its_settling() -> None:
+    whitelist = opened_by(ONE, A)
+    told: list[Change] = []
+    whitelist.followers.append(told.append)
+    (displaced,) = whitelist
+    plan = whitelist.plan(wish(ONE, B), later(10))
+    assert plan.displaces == (displaced,)
+    assert (entries(whitelist), told) == ({A}, [])
+    assert whitelist.settle(plan, later(10)) == plan.grant
+    assert entries(whitelist) == {B}
+    assert [(change.event, str(change.grant.network)) for change in told] == [(Event.OPENED, B), (Event.CLOSED, A)]
+    assert "max_addresses" in told[-1].why
 
 
-class WhitelistMachine(RuleBasedStateMachine):
-    """Random knocks, closings, clocks and settings, each answer compared with the model's."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.wall, self.boot = START.wall, START.boot
-        self.ring = ALL
-        self.ids = itertools.count()
-        self.whitelist = Whitelist(ALL, MOST, lambda: f"id-{next(self.ids)}")
-        self.whitelist.followers.append(self.follow)
-        self.records: list[Record] = []
-        self.planned: list[tuple[Grant, Record]] = []
-        self.stale: list[Grant] = []
-        self.told: set[tuple[str | None, Network]] = set()
-
-    # What the model knows.
-
-    def now(self) -> Moment:
-        for record in self.records:
-            record.over = record.over or record.ended(self.wall, self.boot)
-        return Moment(self.wall, self.boot)
-
-    def follow(self, change: Change) -> None:
-        owner = (change.grant.key, change.grant.network)
-        if change.event is Event.OPENED:
-            assert owner not in self.told
-            self.told.add(owner)
-        elif change.event is Event.EXTENDED:
-            assert owner in self.told
-        else:
-            self.told.discard(owner)
-
-    def key_of(self, record: Record) -> Key | None:
-        return next((key for key in self.ring.keys if key.name == record.key), None)
-
-    def opens(self, record: Record, host: str | None) -> bool:
-        key = self.key_of(record)
-        return key not in OPENS or host in OPENS[key]
-
-    def rightful(self, record: Record) -> bool:
-        if record.key is None:
-            return True
-        key = self.key_of(record)
-        return key is not None and key.digest == record.secret and (key.admin or record.via is not Via.REMOTE)
-
-    def drop(self, owner: tuple[str | None, Network], also_planned: bool) -> None:
-        self.records = [record for record in self.records if (record.key, record.network) != owner]
-        if also_planned:
-            self.stale += [grant for grant, record in self.planned if (record.key, record.network) == owner]
-            self.planned = [pair for pair in self.planned if (pair[1].key, pair[1].network) != owner]
-
-    def attempt(self, wish: Wish, now: Moment) -> Grant | Refusal:
-        try:
-            return self.whitelist.plan(wish, now)
-        except Refused as refused:
-            return refused.refusal
-
-    # What can happen.
-
-    @initialize(count=st.integers(0, 2), ttl=st.sampled_from([20, 300]))
-    def an_older_file_is_loaded(self, count: int, ttl: int) -> None:
-        for network in NETWORKS[:count]:
-            ends = (self.wall + ttl, self.boot + ttl)
-            self.whitelist.restore([Grant(f"old-{network}", network, None, "", Via.FILE, None, 0, 0, *ends)])
-            self.records.append(Record(f"old-{network}", None, network, b"", Via.FILE, *ends))
-            self.told.add((None, network))
-
-    @rule(seconds=st.integers(0, 60))
-    def time_passes(self, seconds: int) -> None:
-        self.wall += seconds
-        self.boot += seconds
-
-    @rule(step=st.sampled_from([-400.0, -30.0, -1.0, 1.0, 30.0, 400.0]))
-    def somebody_sets_the_clock(self, step: float) -> None:
-        self.wall += step
-
-    @rule(
-        key=KEYS,
-        network=st.sampled_from(NETWORKS),
-        via=st.sampled_from([Via.HTTP, Via.HTTP, Via.REMOTE, Via.UDP]),
-        ttl=st.sampled_from([5, 40, 300]),
-        named=st.booleans(),
-        stored=st.booleans(),
-    )
-    def a_knock_is_planned(self, key: Key, network: Network, via: Via, ttl: int, named: bool, stored: bool) -> None:
-        now = self.now()
-        owner = (key.name, network)
-        for grant, record in [*self.planned]:  # the store never plans twice while a write takes longer than a ttl
-            if (record.key, record.network) == owner and record.ended(self.wall, self.boot):
-                self.whitelist.abandon(grant)
-                self.planned.remove((grant, record))
-                self.stale.append(grant)
-        current = next((other for other in self.ring.keys if other.name == key.name), None)
-        refused = current is None or current.digest != key.digest or (via is Via.REMOTE and not current.admin)
-        live = [record for record in self.records if not record.ended(self.wall, self.boot)]
-        bases = [
-            record for record in [record for _, record in self.planned] + live if (record.key, record.network) == owner
-        ]
-        owners = {(record.key, record.network) for record in [*live, *(record for _, record in self.planned)]}
-        outcome = self.attempt(Wish(network, key, via, ttl, named), now)
-        full = not bases and len(owners) >= MOST
-        if refused or full:
-            assert outcome is (Refusal.BAD_KEY if refused else Refusal.FULL)
-            return
-        assert isinstance(outcome, Grant)
-        grant = outcome
-        wall_end, boot_end = self.wall + ttl, self.boot + ttl
-        if bases and not named:
-            wall_end, boot_end = max(wall_end, bases[0].wall_end), max(boot_end, bases[0].boot_end)
-        if bases and bases[0].via is Via.REMOTE:
-            via = Via.REMOTE
-        record = Record(bases[0].id if bases else grant.id, key.name, network, key.digest, via, wall_end, boot_end)
-        assert record.is_that(grant)
-        assert grant.via is via
-        assert bases or grant.id not in {other.id for other in self.records}
-        self.stale += [other for other, beside in self.planned if (beside.key, beside.network) == owner]
-        self.planned = [pair for pair in self.planned if (pair[1].key, pair[1].network) != owner]
-        self.planned.append((grant, record))
-        if stored:
-            self.settle(-1)
-
-    @precondition(lambda self: self.planned)
-    @rule(data=st.data())
-    def a_knock_is_stored(self, data: st.DataObject) -> None:
-        self.settle(data.draw(st.integers(0, len(self.planned) - 1)))
-
-    def settle(self, index: int) -> None:
-        grant, record = self.planned.pop(index)
-        assert self.whitelist.settle(grant)
-        self.drop((record.key, record.network), also_planned=False)
-        self.records.append(record)
-        self.stale.append(grant)
-
-    @precondition(lambda self: self.planned)
-    @rule(data=st.data())
-    def a_knock_cannot_be_stored(self, data: st.DataObject) -> None:
-        grant, _ = self.planned.pop(data.draw(st.integers(0, len(self.planned) - 1)))
-        self.whitelist.abandon(grant)
-        self.stale.append(grant)
-
-    @precondition(lambda self: self.stale)
-    @rule(data=st.data())
-    def what_was_settled_closed_or_abandoned_is_settled_again(self, data: st.DataObject) -> None:
-        grant = data.draw(st.sampled_from(self.stale))
-        assert not self.whitelist.settle(grant)
-        self.whitelist.abandon(grant)
-
-    @precondition(lambda self: self.records)
-    @rule(data=st.data())
-    def a_grant_is_closed(self, data: st.DataObject) -> None:
-        record = data.draw(st.sampled_from(self.records))
-        grants = [grant for grant in self.whitelist if record.is_that(grant)]
-        assert self.whitelist.close(grants) == 1
-        assert self.whitelist.close(grants) == 0
-        self.drop((record.key, record.network), also_planned=True)
-
-    @rule()
-    def the_reaper_comes(self) -> None:
-        now = self.now()
-        ended = [record for record in self.records if record.ended(self.wall, self.boot)]
-        assert self.whitelist.expire(now) == len(ended)
-        self.records = [record for record in self.records if record not in ended]
-
-    @rule(ring=st.sampled_from(RINGS))
-    def the_settings_are_read_again(self, ring: Keyring) -> None:
-        self.whitelist.rekey(ring)
-        self.ring = ring
-        for record in [*self.records, *(record for _, record in self.planned)]:
-            if not self.rightful(record):
-                self.drop((record.key, record.network), also_planned=True)
-
-    @rule(address=st.sampled_from(ADDRESSES), host=st.sampled_from(HOSTS))
-    def somebody_asks(self, address: Address, host: str | None) -> None:
-        now = self.now()
-        covering = [record for record in self.records if address in record.network]
-        live = [record for record in covering if not record.ended(self.wall, self.boot)]
-        opening, other = self.whitelist.find(address, host, now)
-        may_open = [record for record in live if self.opens(record, host)]
-        assert (opening is not None) == bool(may_open)
-        assert opening is None or any(record.is_that(opening) for record in may_open)
-        assert (other is not None) == (not may_open and bool(live))
-        assert other is None or any(record.is_that(other) for record in live)
-        if opening is None:  # then every grant around was looked at, and those that are over are gone for good
-            self.records = [record for record in self.records if record not in covering or record in live]
-
-    # What always holds.
-
-    @invariant()
-    def the_whitelist_holds_what_the_model_holds(self) -> None:
-        held = list(self.whitelist)
-        gone = [record for record in self.records if not any(record.is_that(grant) for grant in held)]
-        assert all(record.over for record in gone), "a grant is gone before its time"
-        self.records = [record for record in self.records if record not in gone]
-        assert len(held) == len(self.records), "a grant came back, or was never granted"
-        assert {(grant.key, grant.network) for grant in held} == self.told
-        assert len(held) == len(self.whitelist) <= MOST
+def test_a_knock_that_could_not_be_stored_displaces_nobody() -> None:
+    whitelist = opened_by(TWO, A, B)
+    before = list(whitelist)
+    whitelist.abandon(whitelist.plan(wish(TWO, C), later(10)))
+    assert list(whitelist) == before
+    knock(whitelist, wish(TWO, B), later(11))
+    assert entries(whitelist) == {A, B}
 
 
-TestWhitelistMachine = pytest.mark.timeout(600)(WhitelistMachine.TestCase)
+def test_a_knock_does_not_displace_one_that_is_still_being_stored() -> None:
+    whitelist = opened_by(ONE)
+    first = whitelist.plan(wish(ONE, A), START)
+    with pytest.raises(Crowded):
+        whitelist.plan(wish(ONE, B), START)
+    assert whitelist.settle(first, START)
+    knock(whitelist, wish(ONE, B), later(1))
+    assert entries(whitelist) == {B}
+
+
+def test_a_crowded_knock_can_be_planned_once_the_other_was_abandoned() -> None:
+    whitelist = opened_by(ONE)
+    first = whitelist.plan(wish(ONE, A), START)
+    with pytest.raises(Crowded):
+        whitelist.plan(wish(ONE, B), START)
+    whitelist.abandon(first)
+    knock(whitelist, wish(ONE, B), START)
+    assert entries(whitelist) == {B}
+
+
+def test_two_knocks_of_one_batch_displace_two_grants() -> None:
+    whitelist = opened_by(TWO, A, B)
+    plans = [whitelist.plan(wish(TWO, network), later(10)) for network in (C, "198.51.100.4")]
+    assert [[str(grant.network) for grant in plan.displaces] for plan in plans] == [[A], [B]]
+    assert all(whitelist.settle(plan, later(10)) for plan in plans)
+    assert entries(whitelist) == {C, "198.51.100.4"}
+
+
+def test_a_knock_planned_twice_displaces_as_one() -> None:
+    whitelist = opened_by(TWO, A, B)
+    once, again = [whitelist.plan(wish(TWO, C), later(10)) for _ in range(2)]
+    assert whitelist.settle(once, later(10)) is None
+    assert whitelist.settle(again, later(10))
+    assert entries(whitelist) == {B, C}
+
+
+def test_a_grant_that_is_being_displaced_and_knocks_again_waits_or_stays() -> None:
+    whitelist = opened_by(TWO, A, B)
+    first = whitelist.plan(wish(TWO, C), later(10))
+    with pytest.raises(Crowded):
+        whitelist.plan(wish(TWO, A), later(10))
+    assert whitelist.settle(first, later(10))
+    knock(whitelist, wish(TWO, A), later(11))
+    assert entries(whitelist) == {A, C}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(wish(ADMIN, A), id="another key's"),
+        pytest.param(wish(ADMIN, A, via=Via.REMOTE), id="an admin's for another address"),
+    ],
+)
+def test_other_grants_do_not_count(other: Wish) -> None:
+    whitelist = opened_by(ONE, B)
+    knock(whitelist, other, later(1))
+    knock(whitelist, wish(ONE, C), later(2))
+    assert entries(whitelist) == {A, C}
+
+
+def test_what_an_admin_opens_for_others_neither_counts_nor_displaces() -> None:
+    admin = replace(ADMIN, max_addresses=1)
+    whitelist = opened_by(admin, A, keyring=Keyring([admin]))
+    for network in (B, C, "198.51.0.0/16"):
+        knock(whitelist, wish(admin, network, via=Via.REMOTE), later(1))
+    assert entries(whitelist) == {A, B, C, "198.51.0.0/16"}
+    knock(whitelist, wish(admin, "198.51.100.4"), later(2))
+    assert entries(whitelist) == {B, C, "198.51.0.0/16", "198.51.100.4"}
+
+
+def test_datagrams_count_as_own_addresses() -> None:
+    whitelist = opened_by(ONE, A)
+    knock(whitelist, wish(ONE, B, via=Via.UDP), later(1))
+    assert entries(whitelist) == {B}
+
+
+def test_a_full_whitelist_has_room_for_a_knock_that_displaces_one() -> None:
+    whitelist = make(2, Keyring([ONE, ADMIN]))
+    knock(whitelist, wish(ONE, A))
+    knock(whitelist, wish(ADMIN, "192.0.2.1"))
+    knock(whitelist, wish(ONE, B), later(1))
+    assert entries(whitelist) == {B, "192.0.2.1"}
+    with pytest.raises(Refused) as caught:
+        whitelist.plan(wish(ADMIN, "192.0.2.2"), later(1))
+    assert caught.value.refusal is Refusal.FULL
+
+
+def test_the_room_of_a_displaced_grant_is_given_away_once() -> None:
+    """The grant ends on its own before the knock that displaces it is stored."""
+    whitelist = make(2, Keyring([ONE, ADMIN]))
+    knock(whitelist, wish(ONE, A, ttl=50))
+    knock(whitelist, wish(ADMIN, "192.0.2.1"))
+    plan = whitelist.plan(wish(ONE, B), later(49))
+    assert whitelist.expire(later(50)) == 1
+    with pytest.raises(Refused):
+        whitelist.plan(wish(ADMIN, "192.0.2.2"), later(50))
+    assert whitelist.settle(plan, later(50))
+    assert len(whitelist) == 2
+
+
+def test_what_is_over_does_not_count() -> None:
+    whitelist = opened_by(TWO, A)
+    knock(whitelist, wish(TWO, B, ttl=5, named=True), later(1))
+    plan = whitelist.plan(wish(TWO, C), later(20))
+    assert plan.displaces == ()
+    assert whitelist.settle(plan, later(20))
+    assert found(whitelist, later(20), address=Address.parse(A))
+    assert found(whitelist, later(20), address=Address.parse(C))
+
+
+def test_what_a_knock_saw_ended_stays_gone_when_the_clock_is_set_back() -> None:
+    whitelist = opened_by(ONE, A)
+    knock(whitelist, wish(ONE, B), later(10, step=1000))
+    assert not found(whitelist, later(20), address=Address.parse(A))
+    assert found(whitelist, later(20), address=Address.parse(B))
+
+
+def test_lowered_max_addresses_close_the_longest_unknocked() -> None:
+    whitelist = opened_by(replace(PHONE, max_addresses=3), A, B, C, A, SIX_A)
+    whitelist.revise(Keyring([TWO]), ANYWHERE, later(10))
+    assert entries(whitelist) == {A, C, SIX_A}
+    whitelist.revise(Keyring([ONE]), ANYWHERE, later(11))
+    assert entries(whitelist) == {A, SIX_A}
+
+
+@pytest.mark.parametrize("before", [replace(PHONE, max_addresses=3), PHONE])
+def test_a_knock_under_way_while_max_addresses_is_lowered_leaves_no_more_than_that(before: Key) -> None:
+    whitelist = opened_by(before, A, B)
+    plan = whitelist.plan(wish(before, C), later(10))
+    whitelist.revise(Keyring([ONE]), ANYWHERE, later(10))
+    assert whitelist.settle(plan, later(10))
+    assert entries(whitelist) == {C}
+
+
+def test_the_order_of_the_knocks_counts_and_not_what_the_clock_said() -> None:
+    whitelist = opened_by(TWO)
+    knock(whitelist, wish(TWO, A), later(1, step=500))
+    knock(whitelist, wish(TWO, B), later(2))
+    knock(whitelist, wish(TWO, C), later(3))
+    assert entries(whitelist) == {B, C}
+
+
+def test_trim_after_loading_keeps_the_newest() -> None:
+    whitelist = make(keyring=Keyring([TWO]))
+    whitelist.restore(reversed(list(opened_by(PHONE, A, B, C))))
+    whitelist.trim(START)
+    assert entries(whitelist) == {B, C}
+    knock(whitelist, wish(TWO, SIX_A), later(5))
+    assert entries(whitelist) == {B, C, SIX_A}
+
+
+def test_a_closed_grant_leaves_room_for_another() -> None:
+    whitelist = opened_by(TWO, A, B)
+    assert whitelist.close(whitelist.chosen(Own(TWO, Address.parse(B)))) == 1
+    assert whitelist.plan(wish(TWO, C), later(10)).displaces == ()
+
+
+# expires.
+
+
+def ending(seconds: float, key: Key = PHONE) -> Key:
+    return replace(key, expires=START.wall + seconds)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_no_grant_lasts_longer_than_its_key(first: bool, named: bool) -> None:
+    key = ending(60)
+    whitelist = make(keyring=Keyring([key]))
+    grant = knock(whitelist, wish(key, ttl=20))
+    if not first:
+        grant = knock(whitelist, wish(key, ttl=500, named=named), later(10))
+        assert (grant.expires_at, grant.boot_ends_at) == (START.wall + 60, START.boot + 60)
+    grant = knock(whitelist, wish(key, "198.51.100.1", ttl=500, named=named), later(10))
+    assert (grant.expires_at, grant.boot_ends_at) == (START.wall + 60, START.boot + 60)
+    assert not found(whitelist, later(60))
+    assert not found(whitelist, later(60, step=-40), address=Address.parse("198.51.100.1"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "refused"),
+    [
+        pytest.param(59.9, False, id="before"),
+        pytest.param(60, True, id="at that moment"),
+        pytest.param(61, True, id="after it"),
+    ],
+)
+def test_a_knock_that_waited_until_its_key_expired_is_refused(seconds: float, refused: bool) -> None:
+    key = ending(60)
+    whitelist = make(keyring=Keyring([key]))
+    if not refused:
+        assert whitelist.plan(wish(key), later(seconds)).grant.expires_at == START.wall + 60
+        return
+    with pytest.raises(Refused) as caught:
+        whitelist.plan(wish(key), later(seconds))
+    assert caught.value.refusal is Refusal.BAD_KEY
+    assert "expired" in caught.value.why
+
+
+def test_an_end_of_the_key_that_moved_nearer_cuts_its_grants_and_the_followers_hear_of_it() -> None:
+    whitelist = opened_by(PHONE, A)
+    knock(whitelist, wish(ADMIN, B))
+    told: list[Change] = []
+    whitelist.followers.append(told.append)
+    whitelist.revise(Keyring([ending(60), ADMIN]), ANYWHERE, later(10))
+    assert [(change.event, str(change.grant.network)) for change in told] == [(Event.ALTERED, A)]
+    assert (told[0].grant.expires_at, told[0].grant.boot_ends_at) == (START.wall + 60, START.boot + 60)
+    assert list(whitelist).count(told[0].grant) == 1
+    assert found(whitelist, later(59), address=Address.parse(A))
+    assert not found(whitelist, later(60, step=-500), address=Address.parse(A))
+
+
+def test_an_end_of_the_key_that_moved_away_prolongs_nothing() -> None:
+    whitelist = opened_by(ending(60), A)
+    before = list(whitelist)
+    whitelist.revise(Keyring([ending(600), ADMIN]), ANYWHERE, later(10))
+    assert list(whitelist) == before
+
+
+def test_a_knock_under_way_is_cut_too() -> None:
+    whitelist = opened_by(PHONE)
+    plan = whitelist.plan(wish(PHONE, A), START)
+    whitelist.revise(Keyring([ending(60), ADMIN]), ANYWHERE, later(10))
+    grant = whitelist.settle(plan, later(20))
+    assert grant is not None
+    assert (grant.expires_at, grant.boot_ends_at) == (START.wall + 60, START.boot + 60)
+    assert grant is not plan.grant
+    assert list(whitelist) == [grant]
+
+
+# Other settings that change.
+
+
+@pytest.mark.parametrize("under_way", [False, True])
+@pytest.mark.parametrize(
+    ("forbidden", "network", "stays"),
+    [
+        pytest.param(Forbidden(trusted=networks(A)), A, False, id="a proxy is trusted now"),
+        pytest.param(Forbidden(shared=networks("198.51.100.0/24")), A, False, id="shared by many now"),
+        pytest.param(Forbidden(own=networks(A)), A, False, id="this host's own now"),
+        pytest.param(Forbidden(gateways=networks(A)), A, False, id="the gateway now"),
+        pytest.param(Forbidden(trusted=networks(A)), "198.51.100.0/24", False, id="inside the granted network"),
+        pytest.param(Forbidden(trusted=networks(A)), B, True, id="another address"),
+    ],
+)
+def test_a_grant_ends_where_its_address_may_not_be_granted_any_more(
+    forbidden: Forbidden, network: str, stays: bool, under_way: bool
+) -> None:
+    whitelist = make()
+    told: list[Change] = []
+    whitelist.followers.append(told.append)
+    plan = whitelist.plan(wish(ADMIN, network, via=Via.REMOTE), START)
+    assert under_way or whitelist.settle(plan, START)
+    whitelist.revise(ALL, forbidden, START)
+    if under_way:
+        assert (whitelist.settle(plan, START) is not None) is stays
+    assert len(whitelist) == stays
+    assert (told[-1].event is Event.CLOSED and told[-1].why != "") is not stays
+
+
+def test_an_entry_of_an_older_file_ends_where_its_address_may_not_be_granted_any_more() -> None:
+    whitelist = make()
+    ends = (START.wall + 50, START.boot + 50)
+    whitelist.restore([Grant("x", Network.parse(A), None, "", Via.FILE, None, 0, 0, *ends)])
+    whitelist.revise(ALL, Forbidden(trusted=networks(A)), START)
+    assert len(whitelist) == 0
+
+
+@pytest.mark.parametrize(
+    ("network", "via", "prefix", "stays"),
+    [
+        pytest.param("2001:db8::/64", Via.HTTP, 128, False, id="wider than it would be now"),
+        pytest.param("2001:db8::/64", Via.UDP, 65, False, id="by one bit, by a datagram"),
+        pytest.param("2001:db8::/64", Via.HTTP, 64, True, id="as wide"),
+        pytest.param("2001:db8::/64", Via.HTTP, 48, True, id="narrower"),
+        pytest.param("2001:db8::/64", Via.REMOTE, 128, True, id="an admin named it"),
+        pytest.param("2001:db8::9", Via.HTTP, 64, True, id="a single address"),
+        pytest.param("203.0.113.9", Via.HTTP, 128, True, id="IPv4"),
+    ],
+)
+def test_own_grants_end_that_are_wider_than_their_key_opens_now(
+    network: str, via: Via, prefix: int, stays: bool
+) -> None:
+    key = replace(ADMIN, ipv6_prefix=64)
+    whitelist = make(keyring=Keyring([key]))
+    knock(whitelist, wish(key, network, via=via))
+    whitelist.revise(Keyring([replace(key, ipv6_prefix=prefix)]), ANYWHERE, START)
+    assert len(whitelist) == stays
+
+
+@pytest.mark.parametrize(
+    ("max_ttl", "left"),
+    [
+        pytest.param(1000, 490, id="unchanged"),
+        pytest.param(490, 490, id="just enough"),
+        pytest.param(100, 100, id="lowered: counted from now"),
+        pytest.param(5000, 490, id="raised: nothing is prolonged"),
+    ],
+)
+def test_a_lowered_max_ttl_cuts_the_time_left(max_ttl: int, left: int) -> None:
+    whitelist = make()
+    knock(whitelist, wish(ttl=500))
+    told: list[Change] = []
+    whitelist.followers.append(told.append)
+    whitelist.revise(Keyring([replace(PHONE, max_ttl=max_ttl)]), ANYWHERE, later(10))
+    (grant,) = whitelist
+    ends = later(10 + left)
+    assert (grant.expires_at, grant.boot_ends_at) == (ends.wall, ends.boot)
+    assert [change.event for change in told] == ([Event.ALTERED] if left != 490 else [])
+
+
+def test_an_entry_of_an_older_file_is_cut_to_the_most_patient_key() -> None:
+    whitelist = make()
+    ends = (START.wall + 900, START.boot + 900)
+    whitelist.restore([Grant("x", Network.parse(A), None, "", Via.FILE, None, 0, 0, *ends)])
+    whitelist.revise(Keyring([replace(PHONE, max_ttl=50), replace(ADMIN, max_ttl=70)]), ANYWHERE, START)
+    assert [grant.seconds_left(START) for grant in whitelist] == [70]
+
+
+def test_settings_that_did_not_change_touch_nothing() -> None:
+    whitelist = opened_by(TWO, A, B, SIX_A)
+    before, told = list(whitelist), list[Change]()
+    whitelist.followers.append(told.append)
+    whitelist.revise(Keyring([TWO, ADMIN]), ANYWHERE, later(3))
+    assert (list(whitelist), told) == (before, [])
+
+
+def test_what_ended_is_expired_at_a_reload_and_not_altered() -> None:
+    whitelist = opened_by(PHONE, A)
+    told: list[Change] = []
+    whitelist.followers.append(told.append)
+    whitelist.revise(Keyring([ending(60)]), ANYWHERE, later(100))
+    assert [change.event for change in told] == [Event.EXPIRED]
+
+
+def test_a_change_of_hosts_is_told_and_listed() -> None:
+    whitelist = opened_by(TABLET, A)
+    told: list[Change] = []
+    whitelist.followers.append(told.append)
+    whitelist.revise(Keyring([OTHER_TABLET]), ANYWHERE, START)
+    assert [change.event for change in told] == [Event.ALTERED]
+    assert [grant.hosts for grant in whitelist] == [OTHER_TABLET.hosts]
+
+
+def test_a_right_that_only_the_knock_under_way_used_ends_that_knock_alone() -> None:
+    whitelist = opened_by(ADMIN, A)
+    plan = whitelist.plan(wish(ADMIN, A, via=Via.REMOTE), START)
+    whitelist.revise(Keyring([NO_ADMIN]), ANYWHERE, START)
+    assert whitelist.settle(plan, START) is None
+    assert entries(whitelist) == {A}
+
+
+def test_a_wish_that_waited_while_its_network_became_forbidden_is_not_planned() -> None:
+    whitelist = make()
+    whitelist.revise(ALL, Forbidden(trusted=networks(A)), START)
+    with pytest.raises(Refused):
+        whitelist.plan(wish(network=A), START)
+    knock(whitelist, wish(network=B))
+
+
+# Finding and closing one.
+
+
+def test_a_grant_is_found_by_its_id_while_it_lives() -> None:
+    whitelist = opened_by(PHONE, A, B)
+    first = next(grant for grant in whitelist if str(grant.network) == A)
+    assert whitelist.with_id(first.id, later(50)) == first
+    assert whitelist.with_id("id-9", START) is None
+    assert whitelist.with_id(first.id, later(100)) is None
+
+
+def test_a_grant_that_was_seen_ended_by_its_id_stays_gone() -> None:
+    whitelist = opened_by(PHONE, A)
+    (grant,) = whitelist
+    assert whitelist.with_id(grant.id, later(10, step=1000)) is None
+    assert not found(whitelist, later(20), address=Address.parse(A))
+
+
+def test_closing_one_grant_closes_its_owners_alone_and_its_knock_under_way() -> None:
+    whitelist = make()
+    for key in (PHONE, ADMIN):
+        knock(whitelist, wish(key))
+    knock(whitelist, wish(network=B))
+    renewal = whitelist.plan(wish(), later(1))
+    assert whitelist.close(whitelist.chosen(One("phone", HOME.network)), "revoked") == 1
+    assert {(grant.key, str(grant.network)) for grant in whitelist} == {("admin", "203.0.113.9"), ("phone", B)}
+    assert whitelist.settle(renewal, later(1)) is None
+
+
+def test_one_of_an_older_file_is_closed_by_nobodys_name() -> None:
+    whitelist = make()
+    ends = (START.wall + 50, START.boot + 50)
+    whitelist.restore([Grant("x", HOME.network, None, "", Via.FILE, None, 0, 0, *ends)])
+    assert whitelist.chosen(One("phone", HOME.network)) == []
+    assert whitelist.close(whitelist.chosen(One(None, HOME.network))) == 1
+    assert len(whitelist) == 0
+
+
+def test_an_abandoned_plan_that_was_planned_anew_abandons_nothing() -> None:
+    whitelist = make()
+    once, again = [whitelist.plan(wish(), later(second)) for second in (0, 1)]
+    whitelist.abandon(once)
+    assert whitelist.settle(again, later(1)) == again.grant
+    assert again.grant.id == once.grant.id
