@@ -26,14 +26,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.web.resource import Resource
 
 from knocker import clock
-from knocker.core.addresses import Address, Network
+from knocker.core.addresses import Address, Network, Networks, networks
 from knocker.core.gate import Cause, Gate, Policy
 from knocker.core.grant import Via, Wish
 from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.moment import Moment
+from knocker.core.tally import Tally
 from knocker.core.whitelist import Whitelist
+from knocker.listen.door import Door
+from knocker.listen.house import House
+from knocker.listen.reports import Reports
+from knocker.listen.site import GateSite
+from knocker.listen.verify import Verify
 from knocker.store.document import document, grant_text
 
 DAY = 86_400
@@ -143,27 +155,76 @@ def some_address(bits: int, chance: random.Random, granted: bool = True) -> Addr
 
 
 def report_verdicts(sizes: Sizes) -> None:
-    """The time of a verdict at every size, for every question."""
-    say(
-        f"\nA verdict, best and median of {sizes.rounds} rounds of {sizes.addresses} different addresses; "
-        f"the ratio is to {sizes.verdicts[0]} grants, best to best (aim: 1.3)"
-    )
+    """The time of a verdict at every size, for every question: answered to a proxy, and decided."""
     now = clock.now()
     whitelists = {size: filled(size, now) for size in sizes.verdicts}
     now = Moment(now.wall + 7200, now.boot + 7200)  # after the last of the knocks, before the end of the first
     asked = {size: questions(whitelist, sizes) for size, whitelist in whitelists.items()}
-    gates = {size: Gate(Policy(KEYRING), whitelist) for size, whitelist in whitelists.items()}
+    gates = {size: Gate(Policy(KEYRING, networks(PROXY)), whitelist) for size, whitelist in whitelists.items()}
+    say(
+        f"\nA verdict, best and median of {sizes.rounds} rounds of {sizes.addresses} different addresses;"
+        f" the ratio is to {sizes.verdicts[0]} grants, best to best"
+    )
+    say(" as a whole, from the bytes of a /verify to those of its answer, without sockets (aim: 1.3)")
+    asking = {size: Connection(gate, now) for size, gate in gates.items()}
+    report_turns(sizes, lambda size, turn, question: asking[size].timed(asked[size][question][turn], question))
+    say(" the decision alone")
+    report_turns(sizes, lambda size, turn, question: timed(gates[size], asked[size][question][turn], now, question))
+
+
+def report_turns(sizes: Sizes, measure: Callable[[int, int, str], float]) -> None:
+    """One table; the sizes take turns."""
     for question in QUESTIONS:
         times: dict[int, list[float]] = defaultdict(list)
         for turn in range(sizes.rounds):
             for size in sizes.verdicts:
-                times[size].append(timed(gates[size], asked[size][question][turn], now, QUESTIONS[question]))
+                times[size].append(measure(size, turn, question))
         smallest = min(times[sizes.verdicts[0]])
         for size in sizes.verdicts:
             best, median = min(times[size]), statistics.median(times[size])
             say(f"  {question:<15} {size:>9,} grants {best:7.0f} ns {median:7.0f} ns   x{best / smallest:.2f}")
 
 
+class Connection:
+    """A proxy's connection to a gate, without a socket."""
+
+    def __init__(self, gate: Gate, now: Moment) -> None:
+        no_store: Any = None  # /verify never asks it
+        house = House(
+            gate=gate,
+            store=no_store,
+            tally=Tally(),
+            now=lambda: now,
+            surroundings=lambda: (Networks(), Networks()),
+            reports=Reports(time.monotonic),
+        )
+        site = GateSite(Door(house, Verify(house), Resource()), house, 1, Clock())
+        self.wire = StringTransport(peerAddress=IPv4Address("TCP", PROXY, 1))
+        self.channel = site.buildProtocol(self.wire.getPeer())
+        self.channel.makeConnection(self.wire)
+
+    def timed(self, addresses: list[Address], question: str) -> float:
+        """Nanoseconds that one request takes, over all `addresses`."""
+        requests = [REQUEST % str(address).encode() for address in addresses]
+        receive, wire = self.channel.dataReceived, self.wire
+        gc.disable()
+        begin = time.perf_counter_ns()
+        for request in requests:
+            wire.clear()
+            receive(request)
+        taken = time.perf_counter_ns() - begin
+        gc.enable()
+        expected = b"HTTP/1.1 200" if QUESTIONS[question] is Cause.GRANT else b"HTTP/1.1 401"
+        if not wire.value().startswith(expected):
+            raise AssertionError(f"not {expected!r} but {wire.value()!r}")
+        return taken / len(addresses)
+
+
+PROXY = "127.0.0.1"
+REQUEST = (
+    b"GET /verify HTTP/1.1\r\nHost: knocker:8000\r\nUser-Agent: Mozilla/5.0\r\nX-Forwarded-For: %s\r\n"
+    b"X-Forwarded-Host: app.example.com\r\nX-Forwarded-Uri: /\r\nX-Forwarded-Method: GET\r\n\r\n"
+)
 QUESTIONS = {
     "hit by address": Cause.GRANT,
     "hit by network": Cause.GRANT,
@@ -199,7 +260,7 @@ def questions(whitelist: Whitelist, sizes: Sizes) -> dict[str, list[list[Address
     }
 
 
-def timed(gate: Gate, addresses: list[Address], now: Moment, expected: Cause) -> float:
+def timed(gate: Gate, addresses: list[Address], now: Moment, question: str) -> float:
     """Nanoseconds that one verdict takes, over all `addresses`."""
     verdict = gate.verdict
     gc.disable()
@@ -208,6 +269,7 @@ def timed(gate: Gate, addresses: list[Address], now: Moment, expected: Cause) ->
         verdict(address, "app.example.com", "/", now)
     taken = time.perf_counter_ns() - begin
     gc.enable()
+    expected = QUESTIONS[question]
     if any(verdict(address, "app.example.com", "/", now).cause is not expected for address in addresses):
         raise AssertionError(f"not every verdict was {expected}")
     return taken / len(addresses)

@@ -6,12 +6,7 @@ The grants' texts are kept, so that a write costs the reactor no more than a cop
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import gc
-import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -24,8 +19,8 @@ from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
 from knocker.core.whitelist import Change, Crowded, Event, Plan, Whitelist
 from knocker.store import atomic
-from knocker.store.document import Contents, Damaged, document, grant_text, read
-from knocker.store.lock import Unusable
+from knocker.store.document import document, grant_text
+from knocker.store.loading import stored
 
 OLDEST = 300.0  # seconds after which a file with live grants is written anew
 LONGEST_RETRY = 30.0  # seconds between attempts to write what memory already knows
@@ -72,57 +67,13 @@ class JsonFile:
 
     def load(self, keyring: Keyring, forbidden: Forbidden, new_id: Callable[[], str]) -> None:
         """Take in what an earlier process stored; raises Unusable where the path is no file to work with."""
-        _remove(atomic.temporary(self.path))
-        data = _contents(self.path)
-        if data is not None:
-            with _uncollected():
-                self._take_in(data, keyring, forbidden, new_id)
-
-    def _take_in(self, data: bytes, keyring: Keyring, forbidden: Forbidden, new_id: Callable[[], str]) -> None:
         now = self._now()
-        try:
-            found = read(data, now, self._boot_id, keyring, forbidden, new_id)
-        except Damaged as error:
-            kept = self._keep_aside(now, os.rename)
-            self.damage = f"the whitelist file was {error}; it is kept as {kept} and the whitelist began empty"
-            self.log.error("{path}: {damage}", path=self.path, damage=self.damage)
-            return
-        if found.bad:
-            kept = self._keep_aside(now, lambda _, kept: atomic.replace(kept, [data]))
-            why = "; ".join(list(dict.fromkeys(found.bad))[:5])
-            self.damage = f"{len(found.bad)} bad entries were dropped ({why}); the file is kept as {kept}"
-            self.log.error("{path}: {damage}", path=self.path, damage=self.damage)
-        if found.flat and (found.grants or found.bad or found.ended):
-            self._keep_older(data)
-        self._report(found)
+        found = stored(self.path, now, self._boot_id, keyring, forbidden, new_id)
+        self.damage = found.damage
         self.whitelist.restore(found.grants)
-        self._texts = found.texts or {grant.id: grant_text(grant) for grant in found.grants}
+        self._texts = found.texts
         self.whitelist.trim(now)
-        self._dirty = self._dirty or bool(found.flat or found.bad or found.ended or found.cut)
-
-    def _report(self, found: Contents) -> None:
-        self.log.info("{path}: {count} live grants", path=self.path, count=len(found.grants))
-        for why in dict.fromkeys(found.ended):
-            count = found.ended.count(why)
-            self.log.info("{path}: {count} grants ended: {why}", path=self.path, count=count, why=why)
-
-    def _keep_older(self, data: bytes) -> None:
-        """A file of the older format is kept once, for the way back."""
-        older = self.path + ".v0"
-        try:
-            if not os.path.lexists(older):
-                atomic.replace(older, [data])
-        except OSError as error:
-            raise Unusable(f"{older}: the older whitelist cannot be kept: {error.strerror}") from None
-
-    def _keep_aside(self, now: Moment, move: Callable[[str, str], None]) -> str:
-        kept = f"{self.path}.corrupt-{int(now.wall * 1000)}"
-        try:
-            move(self.path, kept)
-            atomic.sync_directory(self.path)
-        except OSError as error:
-            raise Unusable(f"{self.path}: damaged, and it cannot be kept as {kept}: {error.strerror}") from None
-        return kept
+        self._dirty = self._dirty or found.outdated
 
     def start(self) -> None:
         """Write what loading changed."""
@@ -316,44 +267,3 @@ class JsonFile:
     def _try_again(self) -> None:
         self._retry = None
         self._wake()
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the search for garbage in cycles: there is none, and it would look at each grant several times."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _remove(name: str) -> None:
-    """Remove what a crash left; raises Unusable where that cannot be done."""
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-    except OSError as error:
-        raise Unusable(f"{name}: in the way of writing the whitelist: {error.strerror}") from None
-
-
-def _contents(path: str) -> bytes | None:
-    """The bytes of the file, None where there is none; raises Unusable for what is no plain file of ours."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise Unusable(f"{path}: a symbolic link; name the file itself in whitelist.storage_path") from None
-        raise Unusable(f"{path}: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Unusable(f"{path}: not a regular file; whitelist.storage_path names a file")
-    with open(descriptor, "rb") as file:
-        try:
-            return file.read()
-        except OSError as error:
-            raise Unusable(f"{path}: {error.strerror}") from None

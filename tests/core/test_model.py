@@ -31,7 +31,7 @@ Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 Owner = tuple[str | None, Subnet]
 
 WALL, BOOT = 1_000_000.0, 5000.0
-MOST = 5
+MOST = 6
 NOTHING = Networks()
 CLIENTS = ("203.0.113.9", "203.0.113.8", "198.51.100.7", "2001:db8::9", "2001:db8::a", "2001:db8:1::9")
 REMOTE = ("203.0.113.9", "203.0.113.8/31", "203.0.0.0/16", "2001:db8::9", "2001:db8::/64")
@@ -86,7 +86,7 @@ class Knock:
 OWN = st.builds(
     Knock,
     st.sampled_from(["phone", "tablet", "tablet", "admin"]),
-    st.sampled_from(CLIENTS),
+    st.sampled_from([*CLIENTS, *CLIENTS[:3]]),
     st.none(),
     st.sampled_from([None, None, 5, 60, 9999]),
     st.booleans(),
@@ -94,7 +94,11 @@ OWN = st.builds(
 NAMED = st.builds(replace, OWN, name=st.sampled_from(["admin", "admin", "phone"]), remote=st.sampled_from(REMOTE))
 KNOCKS = OWN | OWN | NAMED
 
-START = (Entry("phone"), Entry("tablet", hosts=("a.example",), max_addresses=2), Entry("admin", admin=True))
+START = (
+    Entry("phone", max_addresses=1),
+    Entry("tablet", hosts=("a.example",), max_addresses=2),
+    Entry("admin", admin=True),
+)
 
 
 def entries(name: str) -> st.SearchStrategy[Entry | None]:
@@ -283,11 +287,13 @@ class GateMachine(RuleBasedStateMachine):
             self.arrive(knock)
 
     @precondition(lambda self: not self.opened)
-    @rule(knocks=st.lists(KNOCKS, min_size=1, max_size=4), seconds=st.sampled_from([0, 1, 20]))
-    def knocks_arrive_and_are_stored(self, knocks: list[Knock], seconds: int) -> None:
+    @rule(knocks=st.lists(KNOCKS, min_size=1, max_size=4), seconds=st.sampled_from([0, 1, 20]), together=st.booleans())
+    def knocks_arrive_and_are_stored(self, knocks: list[Knock], seconds: int, together: bool) -> None:
         for knock in knocks:
             self.arrive(knock)
-            self.a_write_begins(seconds, 0, True)
+            if not together:
+                self.a_write_begins(seconds, 0, True)
+        self.a_write_begins(seconds, 0, True)
 
     def arrive(self, knock: Knock) -> None:
         entry = self.conf.get(knock.name, Entry(knock.name))
@@ -373,7 +379,8 @@ class GateMachine(RuleBasedStateMachine):
         if entry is None or entry.max_addresses is None or wish.via is Via.REMOTE:
             return []
         gone = {owner, *(record.owner for record in self.planned())}
-        gone |= {left for one in self.opened if one.record is not None for left in one.displaces}
+        others = [one for one in self.opened if one.record is not None and one.record.owner != owner]
+        gone |= {left for one in others for left in one.displaces}
         version = subnet(wish.network).version
         held = self.crowd(entry.name, version, [record for record in self.records if record.owner not in gone])
         mine = [record for record in self.planned() if record.owner != owner]

@@ -1,0 +1,138 @@
+"""What a start finds where the whitelist should be: grants, or the reason why there are none (contract 3.6)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from twisted.logger import Logger
+
+from knocker.core.grant import Grant
+from knocker.core.keys import Keyring
+from knocker.core.knock import Forbidden
+from knocker.core.moment import Moment
+from knocker.store import atomic
+from knocker.store.document import Contents, Damaged, grant_text, read
+from knocker.store.lock import Unusable
+
+log = Logger()
+
+
+@dataclass
+class Stored:
+    """The grants that live, and the text of each by its id. `damage`: what was wrong, for the admin.
+
+    `outdated`: the file says something else, so it wants to be written anew.
+    """
+
+    grants: list[Grant] = field(default_factory=list)
+    texts: dict[str, bytes] = field(default_factory=dict)
+    damage: str = ""
+    outdated: bool = False
+
+
+def stored(
+    path: str, now: Moment, boot_id: str, keyring: Keyring, forbidden: Forbidden, new_id: Callable[[], str]
+) -> Stored:
+    """Read the file at `path`, keeping a damaged or older one; raises Unusable where it is no file to work with."""
+    _remove(atomic.temporary(path))
+    data = _contents(path)
+    if data is None:
+        return Stored()
+    try:
+        with _uncollected():
+            found = read(data, now, boot_id, keyring, forbidden, new_id)
+    except Damaged as error:
+        kept = _keep_aside(path, now, os.rename)
+        damage = f"the whitelist file was {error}; it is kept as {kept} and the whitelist began empty"
+        log.error("{path}: {damage}", path=path, damage=damage)
+        return Stored(damage=damage)
+    damage = _set_aside(path, data, found, now)
+    if found.flat and (found.grants or found.bad or found.ended):
+        _keep_older(path, data)
+    _report(path, found)
+    texts = found.texts or {grant.id: grant_text(grant) for grant in found.grants}
+    return Stored(found.grants, texts, damage, bool(found.flat or found.bad or found.ended or found.cut))
+
+
+def _set_aside(path: str, data: bytes, found: Contents, now: Moment) -> str:
+    """Keep a file with bad entries, and say so."""
+    if not found.bad:
+        return ""
+    kept = _keep_aside(path, now, lambda _, kept: atomic.replace(kept, [data]))
+    why = "; ".join(list(dict.fromkeys(found.bad))[:5])
+    damage = f"{len(found.bad)} bad entries were dropped ({why}); the file is kept as {kept}"
+    log.error("{path}: {damage}", path=path, damage=damage)
+    return damage
+
+
+def _report(path: str, found: Contents) -> None:
+    log.info("{path}: {count} live grants", path=path, count=len(found.grants))
+    for why in dict.fromkeys(found.ended):
+        log.info("{path}: {count} grants ended: {why}", path=path, count=found.ended.count(why), why=why)
+
+
+def _keep_older(path: str, data: bytes) -> None:
+    """A file of the older format is kept once, for the way back."""
+    older = path + ".v0"
+    try:
+        if not os.path.lexists(older):
+            atomic.replace(older, [data])
+    except OSError as error:
+        raise Unusable(f"{older}: the older whitelist cannot be kept: {error.strerror}") from None
+
+
+def _keep_aside(path: str, now: Moment, move: Callable[[str, str], None]) -> str:
+    kept = f"{path}.corrupt-{int(now.wall * 1000)}"
+    try:
+        move(path, kept)
+        atomic.sync_directory(path)
+    except OSError as error:
+        raise Unusable(f"{path}: damaged, and it cannot be kept as {kept}: {error.strerror}") from None
+    return kept
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for garbage in cycles: there is none, and it would look at each grant several times."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _remove(name: str) -> None:
+    """Remove what a crash left; raises Unusable where that cannot be done."""
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+    except OSError as error:
+        raise Unusable(f"{name}: in the way of writing the whitelist: {error.strerror}") from None
+
+
+def _contents(path: str) -> bytes | None:
+    """The bytes of the file, None where there is none; raises Unusable for what is no plain file of ours."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Unusable(f"{path}: a symbolic link; name the file itself in whitelist.storage_path") from None
+        raise Unusable(f"{path}: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Unusable(f"{path}: not a regular file; whitelist.storage_path names a file")
+    with open(descriptor, "rb") as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise Unusable(f"{path}: {error.strerror}") from None
