@@ -520,10 +520,15 @@ class GateMachine(RuleBasedStateMachine):
             self.trim(name, version)
 
     def retell(self, name: str, version: int, before: Entry | None) -> None:
-        """Where nobody counted the knocks so far, their times say in which order they came."""
+        """Where nobody counted the knocks so far, their times say in which order they came.
+
+        Of several that were stored in one write any may be called the longest unknocked: the whitelist chose.
+        """
         if before is None or before.max_addresses is None:
             crowd = self.crowd(name, version, self.records)
-            for place, record in enumerate(sorted(crowd, key=lambda record: record.knocked)):
+            kept = {grant.id: place for place, grant in enumerate(self.whitelist)}
+            crowd.sort(key=lambda record: (record.knocked, kept.get(record.id, -1)))
+            for place, record in enumerate(crowd):
                 record.place = place - len(crowd)
 
     # What always holds.
