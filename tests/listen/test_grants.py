@@ -270,3 +270,11 @@ async def test_a_client_that_does_not_read_a_long_list_is_cut_off(world: World) 
     world.clock.advance(1)
     assert wire.disconnected
     hang_up(channel)
+
+
+async def test_the_order_is_that_of_the_ends_that_are_shown_whatever_the_clock_did(world: World) -> None:
+    world.knock(CLIENT)
+    world.pass_time(1, step=-3600)
+    world.knock(OTHER)
+    found = await listed(world, ADMIN)
+    assert [(grant["entry"], grant["expires_in_seconds"]) for grant in found] == [(CLIENT, 599), (OTHER, 600)]

@@ -1,0 +1,30 @@
+"""The assembled service where no process is needed to see what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from twisted.internet.task import Clock
+
+from knocker.service import Knocker
+from knocker.settings import parse
+from tests.wire import SETTINGS
+
+
+def test_a_reload_that_fails_half_way_changes_nothing(tmp_path: Path) -> None:
+    text = SETTINGS + f"whitelist: {{storage_path: '{tmp_path}/whitelist.json'}}\n"
+    service = Knocker(parse(text.encode()), str(tmp_path / "knocker.yaml"), Clock())
+    house, whitelist = service.house, service.whitelist
+    before = (house.gate.policy, house.manners, house.limits, whitelist.keyring)
+
+    def broken() -> None:
+        raise OSError("too many open files")
+
+    house.surroundings = broken  # type: ignore[assignment]
+    changed = text.replace("ttl: 600, max_ttl: 1200", "ttl: 60").replace(
+        "security: {", "security: {deny: {status: 403}, "
+    )
+    with pytest.raises(OSError, match="too many"):
+        service._adopt(parse(changed.encode()))
+    assert (house.gate.policy, house.manners, house.limits, whitelist.keyring) == before
