@@ -17,7 +17,6 @@ from twisted.python.failure import Failure
 from twisted.scripts._twistd_unix import ServerOptions
 
 from knocker import audit, logs
-from knocker.core.addresses import Network
 from knocker.core.grant import Grant, Via
 from knocker.core.hosts import Scope
 from knocker.core.whitelist import Change, Event
@@ -247,7 +246,7 @@ def test_a_refused_knock_is_told_with_what_was_asked(tmp_path: Path, capture: io
 
 
 def test_the_scope_of_a_grant_is_told(capture: io.StringIO) -> None:
-    grant = Grant("i" * 22, Network(32, 1 << 24, 32), None, "", Via.FILE, Scope.parse(["*.b.c", "a.b"]), 0, 0, 5.5, 5)
+    grant = Grant("i" * 22, 32, 1 << 24, 32, None, "", Via.FILE, Scope.parse(["*.b.c", "a.b"]), 0, 0, 5.5, 5)
     audit.tell(Change(Event.CLOSED, grant, "why"))
     (line,) = told(capture)
     assert (line["hosts"], line["key"], line["why"]) == (["a.b", "*.b.c"], None, "why")

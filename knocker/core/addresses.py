@@ -10,12 +10,29 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from socket import AF_INET6, inet_pton
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
 _OCTETS = {str(octet): octet for octet in range(256)}
 _MAPPED = 0xFFFF  # the upper 96 bits of ::ffff:0:0/96, RFC 4291 2.5.5.2
+
+
+class Extent(Protocol):
+    """Whatever has the extent of a network: itself, or a record about one."""
+
+    @property
+    def bits(self) -> int:
+        """As of Network."""
+
+    @property
+    def base(self) -> int:
+        """As of Network."""
+
+    @property
+    def prefix(self) -> int:
+        """As of Network."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -30,9 +47,7 @@ class Address:
         """Read one address without prefix, port or zone; raises ValueError for anything else."""
         if ":" not in text:
             return cls(32, _ipv4(text))
-        if "%" in text:  # ipaddress takes any text for a zone, even a line break
-            raise ValueError("an address with a zone")
-        return _unmapped(int(ipaddress.IPv6Address(text)))
+        return _unmapped(_ipv6(text))
 
     def __str__(self) -> str:
         """The text of RFC 5952."""
@@ -73,8 +88,8 @@ class Network:
         if not (tail.isascii() and tail.isdigit()) or str(int(tail)) != tail:
             raise ValueError("a prefix length that is not a plain number")
         prefix = int(tail)
-        if ":" in head and "%" not in head:
-            value, bits = int(ipaddress.IPv6Address(head)), 128
+        if ":" in head:
+            value, bits = _ipv6(head), 128
             if value >> 32 == _MAPPED and 96 <= prefix <= 128:
                 value, bits, prefix = value & 0xFFFFFFFF, 32, prefix - 96
         else:
@@ -88,6 +103,11 @@ class Network:
         """``1.2.3.4`` for a single address, ``10.0.0.0/24`` for more."""
         host = str(Address(self.bits, self.base))
         return host if self.single else f"{host}/{self.prefix}"
+
+    @property
+    def parts(self) -> tuple[int, int, int]:
+        """Bits, base and prefix."""
+        return self.bits, self.base, self.prefix
 
     @property
     def single(self) -> bool:
@@ -111,6 +131,16 @@ def _ipv4(text: str) -> int:
     except KeyError:
         raise ValueError("an octet that is none") from None
     return first << 24 | second << 16 | third << 8 | fourth
+
+
+def _ipv6(text: str) -> int:
+    """The number of an address as RFC 4291 2.2 writes it, without a zone (which some C libraries would take)."""
+    try:
+        if "%" in text:
+            raise ValueError("an address with a zone")
+        return int.from_bytes(inet_pton(AF_INET6, text), "big")
+    except (OSError, ValueError):  # ValueError: a NUL, or what is not ASCII
+        raise ValueError("not an IPv6 address") from None
 
 
 def _unmapped(value: int) -> Address:
@@ -145,25 +175,39 @@ class NetworkMap(Generic[T]):
                     else:
                         yield found
 
-    def at(self, network: Network) -> tuple[T, ...]:
+    def at(self, extent: Extent) -> tuple[T, ...]:
         """The values of exactly this network."""
-        shift, index = _place(network)
-        found = self._tables[network.bits].get(shift, {}).get(index)
+        shift, index = _place(extent)
+        found = self._tables[extent.bits].get(shift, {}).get(index)
         if found is None:
             return ()
         return found if isinstance(found, tuple) else (found,)
 
-    def add(self, network: Network, value: T) -> None:
+    def add(self, extent: Extent, value: T) -> None:
         """One more value for exactly this network."""
-        self._put(network, (*self.at(network), value))
+        shift, index = _place(extent)
+        table = self._tables[extent.bits].setdefault(shift, {})
+        if index in table:
+            table[index] = (*self.at(extent), value)
+        else:
+            table[index] = value
         self._count += 1
 
-    def discard(self, network: Network, value: T) -> None:
+    def discard(self, extent: Extent, value: T) -> None:
         """Forget this very value of this network; one that is not there is no error."""
-        found = self.at(network)
+        found = self.at(extent)
         rest = tuple(other for other in found if other is not value)
-        self._put(network, rest)
         self._count -= len(found) - len(rest)
+        if not found:
+            return
+        shift, index = _place(extent)
+        tables = self._tables[extent.bits]
+        if rest:
+            tables[shift][index] = rest[0] if len(rest) == 1 else rest
+        else:
+            del tables[shift][index]
+            if not tables[shift]:
+                del tables[shift]
 
     def covering(self, address: Address) -> Iterator[T]:
         """The values of all networks that hold `address`."""
@@ -175,31 +219,21 @@ class NetworkMap(Generic[T]):
                 else:
                     yield found
 
-    def touches(self, network: Network) -> bool:
-        """Whether anything stands here for a network that shares an address with `network`."""
-        free, base = network.bits - network.prefix, network.base
-        for shift, table in self._tables[network.bits].items():
+    def touches(self, extent: Extent) -> bool:
+        """Whether anything stands here for a network that shares an address with this one."""
+        free, base = extent.bits - extent.prefix, extent.base
+        for shift, table in self._tables[extent.bits].items():
             if base >> shift in table:
                 return True
             if shift < free and any(index >> (free - shift) == base >> free for index in table):
                 return True
         return False
 
-    def _put(self, network: Network, values: tuple[T, ...]) -> None:
-        shift, index = _place(network)
-        tables = self._tables[network.bits]
-        if values:
-            tables.setdefault(shift, {})[index] = values[0] if len(values) == 1 else values
-        elif shift in tables:
-            tables[shift].pop(index, None)
-            if not tables[shift]:
-                del tables[shift]
 
-
-def _place(network: Network) -> tuple[int, int]:
+def _place(extent: Extent) -> tuple[int, int]:
     """The number of free bits, and the others as a number: an address's own one, since a shift by 0 would copy it."""
-    shift = network.bits - network.prefix
-    return shift, network.base >> shift if shift else network.base
+    shift = extent.bits - extent.prefix
+    return shift, extent.base >> shift if shift else extent.base
 
 
 class Networks:
@@ -215,9 +249,9 @@ class Networks:
         """Whether any member holds `address`."""
         return any(True for _ in self._map.covering(address))
 
-    def overlapping(self, network: Network) -> bool:
-        """Whether any member shares an address with `network`."""
-        return self._map.touches(network)
+    def overlapping(self, extent: Extent) -> bool:
+        """Whether any member shares an address with this network."""
+        return self._map.touches(extent)
 
     def __or__(self, other: Networks) -> Networks:
         """Both sets in one."""

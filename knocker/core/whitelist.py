@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from knocker.core.addresses import Address, Network, NetworkMap, Networks
+from knocker.core.addresses import Address, Extent, Network, NetworkMap, Networks
 from knocker.core.grant import Grant, One, Own, Via, Wish, fitted, lost_right, objection
 from knocker.core.keys import Key, Keyring
 from knocker.core.knock import Forbidden
@@ -87,7 +87,7 @@ class Whitelist:
         """
         key = self._rechecked(wish, now)
         owner = (key.name, wish.network)
-        held = self._held(owner)
+        held = self._held(*owner)
         if held is not None and not held.lives(now):
             self._end(held, Event.EXPIRED)
             held = None
@@ -123,9 +123,9 @@ class Whitelist:
             raise Refused(Refusal.FULL, f"all {self.max_entries} entries of whitelist.max_entries are in use")
 
     def _size(self) -> int:
-        fresh = sum(self._held(owner) is None for owner in self._planned)
+        fresh = sum(self._held(*owner) is None for owner in self._planned)
         leaving = [grant for plan in self._planned.values() for grant in plan.displaces]
-        return len(self) + fresh - sum(self._held((grant.key, grant.network)) is not None for grant in leaving)
+        return len(self) + fresh - sum(self._held(grant.key, grant) is not None for grant in leaving)
 
     def _displaced(self, wish: Wish, key: Key, now: Moment) -> tuple[Grant, ...]:
         """Which own-address grants are one too many for this key: the longest unknocked (contract 2)."""
@@ -148,8 +148,8 @@ class Whitelist:
     def _fresh(self, wish: Wish, key: Key, now: Moment) -> Grant:
         lasting = key.lasting(wish.ttl, now.wall)
         return Grant(
-            id=self._new_id(),
-            network=wish.network,
+            self._new_id(),
+            *wish.network.parts,
             key=key.name,
             mark=key.mark,
             via=wish.via,
@@ -186,12 +186,12 @@ class Whitelist:
         if self._planned.get(owner) is not plan:
             return None
         del self._planned[owner]
-        event = Event.EXTENDED if self._held(owner) is not None else Event.OPENED
+        event = Event.EXTENDED if self._held(*owner) is not None else Event.OPENED
         grant = fitted(plan.grant, self.keyring, now)
         self._keep(grant)
         self._tell(Change(event, grant))
         self.close(plan.displaces, _MADE_ROOM)
-        self._trim((grant.key, grant.network.bits), now)
+        self._trim((grant.key, grant.bits), now)
         return grant
 
     def abandon(self, plan: Plan) -> None:
@@ -255,7 +255,7 @@ class Whitelist:
         self.expire(now)
         for owner, plan in tuple(self._planned.items()):
             why = self._objection(plan.grant, forbidden)
-            if why and self._held(owner) is None:
+            if why and self._held(*owner) is None:
                 self._end(plan.grant, Event.CLOSED, why)
             elif why:
                 self.abandon(plan)
@@ -290,27 +290,30 @@ class Whitelist:
 
     # The tables.
 
-    def _held(self, owner: _Owner) -> Grant | None:
-        return next((grant for grant in self._at.at(owner[1]) if grant.key == owner[0]), None)
+    def _held(self, name: str | None, extent: Extent) -> Grant | None:
+        for grant in self._at.at(extent):
+            if grant.key == name:
+                return grant
+        return None
 
     def _crowd(self, name: str | None, network: Network) -> dict[Network, Grant]:
         return self._crowds.get((name, network.bits), {})
 
     def _keep(self, grant: Grant) -> None:
-        held = self._held((grant.key, grant.network))
+        held = self._held(grant.key, grant)
         if held is not None:
             self._forget(held)
-        self._at.add(grant.network, grant)
+        self._at.add(grant, grant)
         self._count(grant)
 
     def _replace(self, held: Grant, grant: Grant) -> None:
-        self._at.discard(held.network, held)
-        self._at.add(grant.network, grant)
+        self._at.discard(held, held)
+        self._at.add(grant, grant)
 
     def _count(self, grant: Grant) -> None:
         key = self.keyring.named(grant.key) if grant.key is not None else None
         if key is not None and key.max_addresses is not None and grant.via.own:
-            self._crowds.setdefault((grant.key, grant.network.bits), {})[grant.network] = grant
+            self._crowds.setdefault((grant.key, grant.bits), {})[grant.network] = grant
 
     def _count_crowds(self) -> None:
         """Count anew after a change of the keys; the order in which they knocked stays, whatever the clock did."""
@@ -321,14 +324,15 @@ class Whitelist:
             self._count(grant)
 
     def _forget(self, held: Grant) -> None:
-        self._at.discard(held.network, held)
-        self._crowd(held.key, held.network).pop(held.network, None)
+        self._at.discard(held, held)
+        if self._crowds:
+            self._crowd(held.key, held.network).pop(held.network, None)
 
     def _end(self, grant: Grant, event: Event, why: str = "") -> bool:
         owner = (grant.key, grant.network)
         # A knock that is being stored outlives the end of the grant that it renews.
         planned = self._planned.pop(owner, None) if event is Event.CLOSED else None
-        held = self._held(owner)
+        held = self._held(*owner)
         if held is not None:
             self._forget(held)
         if held is not None or planned is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from knocker.core import strictjson
 from knocker.core.addresses import Network
-from knocker.core.grant import Grant, Via, fitted, lost_right
+from knocker.core.grant import Bounds, Grant, Via, lost_right
 from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden, too_broad
 from knocker.core.moment import Moment
@@ -95,6 +95,7 @@ class _Reader:
         if not isinstance(self.entries, list):
             raise Damaged("whose grants are no list")
         self.now, self.keyring, self.forbidden = now, keyring, forbidden
+        self.bounds: dict[str | None, Bounds] = {}
         self.same_boot = same_id and now.boot >= self.saved.boot
         self.doubtful = forbidden.trusted | forbidden.shared | forbidden.own | forbidden.gateways
         rows = data.split(b"\n")[1:-2] if self.same_boot else []
@@ -107,20 +108,22 @@ class _Reader:
                 f"the clock is {self.saved.wall - self.now.wall:.0f} s behind the last write before the reboot"
             ] * len(self.entries)
             return found
-        owners: set[tuple[str | None, Network]] = set()
+        owners: set[tuple[str | None, int, int, int]] = set()
         ids: set[str] = set()
         for place, entry in enumerate(self.entries):
             try:
                 stored = self._grant(entry)
-                grant = fitted(stored, self.keyring, self.now)
-                why = self._over(grant)
-                if grant.id in ids or (grant.key, grant.network) in owners:
-                    raise _Bad("an entry that stands there twice")
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 found.bad.append(_reason(error))
                 continue
-            ids.add(grant.id)
-            owners.add((grant.key, grant.network))
+            owner = (stored.key, stored.bits, stored.base, stored.prefix)
+            if stored.id in ids or owner in owners:
+                found.bad.append("an entry that stands there twice")
+                continue
+            ids.add(stored.id)
+            owners.add(owner)
+            grant = self._bounds(stored.key).fit(stored)
+            why = self._over(grant)
             if why:
                 found.ended.append(why)
             else:
@@ -137,12 +140,18 @@ class _Reader:
                 return row
         return grant_text(grant)
 
+    def _bounds(self, name: str | None) -> Bounds:
+        found = self.bounds.get(name)
+        if found is None:
+            key = self.keyring.named(name) if name is not None else None
+            found = self.bounds[name] = Bounds.of(key, self.keyring, self.now)
+        return found
+
     def _over(self, grant: Grant) -> str:
         """Why the grant has ended, if it has."""
-        key = self.keyring.named(grant.key) if grant.key is not None else None
-        why = lost_right(grant, key) or (
-            self.forbidden.now(grant.network) if self.doubtful.overlapping(grant.network) else ""
-        )
+        why = lost_right(grant, self.keyring.named(grant.key) if grant.key is not None else None)
+        if not why and self.doubtful.overlapping(grant):
+            why = self.forbidden.now(grant.network)
         return why or ("" if grant.lives(self.now) else _OVER)
 
     def _grant(self, entry: Any) -> Grant:
@@ -161,16 +170,16 @@ class _Reader:
             boot = self.now.boot + min(wall - self.now.wall, boot - self.saved.boot)
         created, last = _number(entry["created_at"]), _number(entry["last_knock_at"])
         return Grant(
-            id=entry["id"],
-            network=network,
-            key=key.name if key is not None else name,  # one text for all grants of a key
-            mark=key.mark if key is not None and key.mark == entry["key_mark"] else str(entry["key_mark"]),
-            via=via,
-            hosts=key.hosts if key else None,
-            created_at=created,
-            last_knock_at=created if last == created else last,
-            expires_at=wall,
-            boot_ends_at=boot,
+            entry["id"],
+            *network.parts,
+            key.name if key is not None else name,  # one text for all grants of a key
+            key.mark if key is not None and key.mark == entry["key_mark"] else str(entry["key_mark"]),
+            via,
+            key.hosts if key is not None else None,
+            created,
+            created if last == created else last,
+            wall,
+            boot,
         )
 
 
@@ -190,7 +199,7 @@ def _read_flat(
         ends[network] = min(wall, ends.get(network, wall), now.wall + keyring.longest_ttl)
     for network, end in ends.items():
         boot = now.boot + end - now.wall
-        grant = Grant(new_id(), network, None, "", Via.FILE, None, now.wall, now.wall, end, boot)
+        grant = Grant(new_id(), *network.parts, None, "", Via.FILE, None, now.wall, now.wall, end, boot)
         if grant.lives(now):
             found.grants.append(grant)
         else:

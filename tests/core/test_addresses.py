@@ -101,6 +101,31 @@ def test_bad_spellings_of_an_address_are_refused(text: str) -> None:
         Network.parse(text)
 
 
+def _model_value(text: str) -> int | None:
+    """What the standard library reads there: IPv6 without a zone."""
+    try:
+        return None if "%" in text else int(ipaddress.IPv6Address(text))
+    except ValueError:
+        return None
+
+
+_GROUPS = st.lists(
+    st.sampled_from(["0", "1", "00ff", "FFFF", "ffff", "12345", "", "g", "1.2.3.4", "1.2.3.04"]), max_size=10
+)
+
+
+@given(_GROUPS.map(":".join) | st.text("01f:.%/ ", max_size=12))
+def test_ipv6_texts_are_read_as_the_standard_library_reads_them(text: str) -> None:
+    if ":" not in text:
+        text += "::"
+    value = _model_value(text)
+    if value is None:
+        with pytest.raises(ValueError):
+            Address.parse(text)
+        return
+    assert Address.parse(text).value == (value & 0xFFFFFFFF if value >> 32 == 0xFFFF else value)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -22,12 +22,13 @@ ADMIN = Key("admin", digest_of(b"the admin's key"), 100, 1000, admin=True)
 HOME = Address.parse("203.0.113.9")
 HOST = Address.parse("2001:db8::9")
 OPENED = Grant(
-    "x", HOME.network, "phone", PHONE.mark, Via.HTTP, None, NOW.wall, NOW.wall, NOW.wall + 100, NOW.boot + 100
+    "x", *HOME.network.parts, "phone", PHONE.mark, Via.HTTP, None, NOW.wall, NOW.wall, NOW.wall + 100, NOW.boot + 100
 )
 
 
 def of(key: Key, network: str = "203.0.113.9", via: Via = Via.HTTP) -> Grant:
-    return replace(OPENED, key=key.name, mark=key.mark, network=Network.parse(network), via=via)
+    bits, base, prefix = Network.parse(network).parts
+    return replace(OPENED, bits=bits, base=base, prefix=prefix, key=key.name, mark=key.mark, via=via)
 
 
 @pytest.mark.parametrize(

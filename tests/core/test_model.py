@@ -277,7 +277,7 @@ class GateMachine(RuleBasedStateMachine):
         for number, text in enumerate(REMOTE[:count]):
             ends = (self.wall + ttl, self.boot + ttl)
             network = Network.parse(text)
-            self.whitelist.restore([Grant(f"old-{number}", network, None, "", Via.FILE, None, 0, 0, *ends)])
+            self.whitelist.restore([Grant(f"old-{number}", *network.parts, None, "", Via.FILE, None, 0, 0, *ends)])
             self.records.append(Record(f"old-{number}", None, subnet(network), Via.FILE, 0, 0, *ends))
             self.told.add((None, subnet(network)))
 

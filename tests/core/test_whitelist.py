@@ -332,7 +332,7 @@ def test_a_knock_that_waited_while_its_key_changed_is_refused(asked: Wish, keys:
 def test_an_entry_of_an_older_file_belongs_to_no_key_and_opens_every_host() -> None:
     whitelist = make()
     network = Network.parse("203.0.113.9")
-    whitelist.restore([Grant("x", network, None, "", Via.FILE, None, 0, 0, START.wall + 50, START.boot + 50)])
+    whitelist.restore([Grant("x", *network.parts, None, "", Via.FILE, None, 0, 0, START.wall + 50, START.boot + 50)])
     whitelist.revise(Keyring([ADMIN]), ANYWHERE, START)
     assert found(whitelist, later(49), "a.example")
     assert not found(whitelist, later(50), "a.example")
@@ -734,7 +734,7 @@ def test_a_grant_ends_where_its_address_may_not_be_granted_any_more(
 def test_an_entry_of_an_older_file_ends_where_its_address_may_not_be_granted_any_more() -> None:
     whitelist = make()
     ends = (START.wall + 50, START.boot + 50)
-    whitelist.restore([Grant("x", Network.parse(A), None, "", Via.FILE, None, 0, 0, *ends)])
+    whitelist.restore([Grant("x", *Network.parse(A).parts, None, "", Via.FILE, None, 0, 0, *ends)])
     whitelist.revise(ALL, Forbidden(trusted=networks(A)), START)
     assert len(whitelist) == 0
 
@@ -785,7 +785,7 @@ def test_a_lowered_max_ttl_cuts_the_time_left(max_ttl: int, left: int) -> None:
 def test_an_entry_of_an_older_file_is_cut_to_the_most_patient_key() -> None:
     whitelist = make()
     ends = (START.wall + 900, START.boot + 900)
-    whitelist.restore([Grant("x", Network.parse(A), None, "", Via.FILE, None, 0, 0, *ends)])
+    whitelist.restore([Grant("x", *Network.parse(A).parts, None, "", Via.FILE, None, 0, 0, *ends)])
     whitelist.revise(Keyring([replace(PHONE, max_ttl=50), replace(ADMIN, max_ttl=70)]), ANYWHERE, START)
     assert [grant.seconds_left(START) for grant in whitelist] == [70]
 
@@ -863,7 +863,7 @@ def test_closing_one_grant_closes_its_owners_alone_and_its_knock_under_way() -> 
 def test_one_of_an_older_file_is_closed_by_nobodys_name() -> None:
     whitelist = make()
     ends = (START.wall + 50, START.boot + 50)
-    whitelist.restore([Grant("x", HOME.network, None, "", Via.FILE, None, 0, 0, *ends)])
+    whitelist.restore([Grant("x", *HOME.network.parts, None, "", Via.FILE, None, 0, 0, *ends)])
     assert whitelist.chosen(One("phone", HOME.network)) == []
     assert whitelist.close(whitelist.chosen(One(None, HOME.network))) == 1
     assert len(whitelist) == 0

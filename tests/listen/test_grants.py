@@ -10,7 +10,6 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from knocker.core.addresses import Network
 from knocker.core.grant import Grant, Via
 from knocker.listen.site import READ_WITHIN
 from tests.wire import ADMIN, KEY, SETTINGS, Answer, Disk, World, answer, hang_up
@@ -217,7 +216,9 @@ def many(world: World, count: int) -> None:
     world.whitelist.restore(
         Grant(
             f"grant-{number:016d}",
-            Network(32, (10 << 24) + number, 32),
+            32,
+            (10 << 24) + number,
+            32,
             "user",
             "",
             Via.HTTP,
