@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Each file's tests run in one process, files beside each other: most of the time is spent waiting for real servers.
+PYTEST ?= -q -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: run test test-long bench lint format clean
 
@@ -10,10 +12,10 @@ run: $(VENV)/.demo-ready
 	@$(BIN)/python demo/run.py
 
 test: $(VENV)/.test-ready lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest $(PYTEST)
 
 test-long: $(VENV)/.test-ready
-	KNOCKER_TEST_LONG=1 $(BIN)/python -m pytest -q
+	KNOCKER_TEST_LONG=1 $(BIN)/python -m pytest $(PYTEST)
 
 bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/whitelist.py
