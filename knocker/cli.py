@@ -15,7 +15,7 @@ import click
 from knocker import __version__, remote
 from knocker.core.keys import digest_of, generate, udp_secret
 from knocker.faults import INTERRUPTED, NO_ANSWER, REFUSED, USAGE, Failed, fail, say
-from knocker.settings import Faulty, Settings, load
+from knocker.settings import Faulty, Server, Settings, load
 
 
 class _Commands(click.Group):
@@ -176,34 +176,43 @@ def _holds(pid: int, inode: int) -> bool:
     )
 
 
+def _server_at(url: str) -> Server:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        parts, host, port = None, None, 0
+    if parts is None or parts.scheme != "http" or not host:
+        fail(USAGE, f"not an http address: {url}")
+    return Server(host, port)
+
+
 @main.command()
 @click.option("--config", "-c", help="The settings file that names the port.")
 @click.option("--url", help="Ask there instead, e.g. http://127.0.0.1:8000")
 def health(config: str | None, url: str | None) -> None:
     """Ask the Knocker on this machine whether it is well; for container probes."""
     import http.client
-    from urllib.parse import urlsplit
+    import socket
 
-    if url is None:
-        server = _load(_config_path(config)).server
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104
-        port: int | None = server.port
-    else:
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
-            parts, host, port = None, "", None
-        if parts is None or parts.scheme != "http" or not host:
-            fail(USAGE, f"not an http address: {url}")
-    connection = http.client.HTTPConnection(host, port or 80, timeout=5)
+    server = _load(_config_path(config)).server if url is None else _server_at(url)
+    if server.endpoint:
+        fail(USAGE, f"server.listen is {server.endpoint}: name the address to ask with --url http://...")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104
+    connection = http.client.HTTPConnection(host, server.port, timeout=5)
     try:
-        connection.request("GET", "/health")
+        if server.unix is not None:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(5)
+            connection.sock.connect(server.unix.path)
+        connection.request("GET", "/health", headers={"Host": "localhost"})
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        fail(NO_ANSWER, f"no answer from {host} port {port}: {error}", "is Knocker running?")
+        fail(NO_ANSWER, f"no answer from {server.where}: {error}", "is Knocker running?")
     finally:
         connection.close()
     if status != 200:
-        fail(REFUSED, f"{host} port {port} answered {status}")
+        fail(REFUSED, f"{server.where} answered {status}")
     click.echo("ok")

@@ -11,12 +11,10 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, gatherResults
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
-from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThread, deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from twisted.python.usage import Options as UsageOptions
 
@@ -26,6 +24,7 @@ from knocker.core.keys import Keyring
 from knocker.core.limits import Limits
 from knocker.core.tally import Tally
 from knocker.core.whitelist import Whitelist
+from knocker.listen import port
 from knocker.listen.door import Door
 from knocker.listen.house import House, Manners
 from knocker.listen.reports import Reports
@@ -33,13 +32,12 @@ from knocker.listen.site import GateSite
 from knocker.listen.verify import Verify
 from knocker.listen.web import Web
 from knocker.reaper import Reaper
-from knocker.settings import Faulty, Settings, load
+from knocker.settings import Faulty, Server, Settings, load
 from knocker.store.jsonfile import JsonFile
 from knocker.store.lock import Lock, Unusable
 from knocker.surroundings import Surroundings, read_surroundings
 
 GRACE = 5.0  # seconds that requests in flight get at the end (contract 1)
-_BACKLOG = 512  # proxies open connections in bursts
 
 log = Logger()
 
@@ -113,14 +111,13 @@ class Knocker(Service):
         """Load what was stored, then open the doors: nobody is answered from a whitelist that is not loaded."""
         super().startService()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
-        server = self.settings.server
         try:
             self.lock.take(os.getpid())
             own, gateways = self.house.surroundings()
             forbidden = self.house.gate.forbidden(own, gateways)
             self.store.load(self.whitelist.keyring, forbidden, lambda: secrets.token_urlsafe(16))
             self.web.warm_up()
-            self.port = _listen(self.reactor, server.host, server.port, self.site)
+            self.port = self._listen(self.settings.server)
         except Unusable as unusable:
             self.lock.release()
             _give_up([str(unusable)])
@@ -129,11 +126,21 @@ class Knocker(Service):
         self.reaper.start(self.settings.storage.cleanup_interval_seconds)
         self.reactor.callWhenRunning(self._heed_signals)
         self._announce(self.settings)
-        log.info("listening on {host} port {port}", host=server.host, port=server.port)
+        log.info("listening on {where}", where=self.settings.server.where)
+
+    def _listen(self, server: Server) -> IListeningPort:
+        try:
+            if server.unix is not None:
+                return port.on_unix_socket(self.reactor, server.unix.path, server.unix.mode, self.site)
+            if server.endpoint:
+                return port.on_endpoint(self.reactor, server.endpoint, self.site)
+            return port.on_address(self.reactor, server.host, server.port, self.site)
+        except port.CannotListen as error:
+            raise Unusable(f"cannot listen on {server.where}: {error}; see {server.setting}") from None
 
     async def _stop(self) -> None:
         if self.port is not None:
-            await Deferred.fromCoroutine(_settled(self.port.stopListening()))
+            await Deferred.fromCoroutine(port.close(self.port))
         closed = self.site.leave().addTimeout(GRACE, self.reactor)
         try:
             await closed
@@ -203,7 +210,7 @@ class Knocker(Service):
         for key in settings.keys:
             if key.is_over(clock.now().wall):
                 log.warn("the key {key} has expired: its knocks are refused; see its `expires`", key=key.name)
-        if not settings.server.trusted_proxies.members:
+        if not settings.server.trusted_proxies.members and not settings.server.trusts_unix:
             log.warn("server.trusted_proxies is empty: behind a proxy nobody can be let in until it is named there")
 
     def _heed_signals(self) -> None:
@@ -227,6 +234,7 @@ def _policy(settings: Settings, keyring: Keyring) -> Policy:
         always_allowed=security.always_allowed_ips,
         exclusions=security.exclusions,
         allow_loopback=server.allow_loopback_clients,
+        trusts_unix=server.trusts_unix,
     )
 
 
@@ -240,28 +248,12 @@ def _fixed_changes(old: Settings, new: Settings) -> list[str]:
     fixed: dict[str, Callable[[Settings], object]] = {
         "server.host": lambda settings: settings.server.host,
         "server.port": lambda settings: settings.server.port,
+        "server.listen": lambda settings: (settings.server.unix, settings.server.endpoint),
         "server.max_connections": lambda settings: settings.server.max_connections,
         "whitelist.storage_path": lambda settings: settings.storage.storage_path,
         "whitelist.cleanup_interval_seconds": lambda settings: settings.storage.cleanup_interval_seconds,
     }
     return [name for name, value in fixed.items() if value(old) != value(new)]
-
-
-def _listen(reactor: Any, host: str, port: int, site: GateSite) -> IListeningPort:
-    endpoint = TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
-    outcome: list[Any] = []
-    endpoint(reactor, port, backlog=_BACKLOG, interface=host).listen(site).addBoth(outcome.append)
-    if isinstance(outcome[0], Failure):
-        error = outcome[0].value
-        reason = error.socketError.strerror if isinstance(error, CannotListenError) else str(error)
-        raise Unusable(f"server.host {host}, server.port {port}: cannot listen there: {reason}")
-    found: IListeningPort = outcome[0]
-    return found
-
-
-async def _settled(result: Any) -> None:
-    if isinstance(result, Deferred):
-        await result
 
 
 def _boot_seconds() -> float:

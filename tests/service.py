@@ -218,6 +218,44 @@ class Knocker(Server):
         )
 
 
+class SocketKnocker(Knocker):
+    """Knocker on a unix socket in its directory, whose peers it believes."""
+
+    def __init__(self, directory: Path, settings: Settings, mode: str = "660", prefix: list[str] | None = None) -> None:
+        self.socket = directory / "knocker.sock"
+        self.mode = mode
+        super().__init__(directory, settings, 0, prefix=prefix)
+
+    def configure(self, settings: Settings) -> None:
+        """Write its settings; ours are where it listens, whom it believes, and where the whitelist is."""
+        listen = {"listen": f"unix:{self.socket}:mode={self.mode}", "trusted_proxies": ["unix"]}
+        whole = {
+            **settings,
+            "server": {**listen, **settings.get("server", {})},
+            "whitelist": {"storage_path": str(self.whitelist), **settings.get("whitelist", {})},
+        }
+        self.write(yaml.safe_dump(whole, sort_keys=False))
+
+    @property
+    def listening(self) -> bool:
+        """Whether somebody answers on the socket."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
+
+    def ask(self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
+        """One request on a connection of its own."""
+        connection = HTTPConnection("localhost", timeout=10)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(10)
+        try:
+            connection.sock.connect(str(self.socket))
+            connection.request(method, path, None, dict(headers or {}))
+            answer = connection.getresponse()
+            return Answer(answer.status, tuple(answer.getheaders()), answer.read())
+        finally:
+            connection.close()
+
+
 def twistd(*options: str) -> list[str]:
     """The command that starts Knocker."""
     return [str(SCRIPTS / "twistd"), "-n", "--pidfile=", "knocker", *options]

@@ -103,6 +103,7 @@ class World:
             security.always_allowed_ips,
             security.exclusions,
             server.allow_loopback_clients,
+            server.trusts_unix,
         )
         self.house = House(
             gate=Gate(policy, self.whitelist),

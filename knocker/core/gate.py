@@ -12,6 +12,7 @@ from knocker.core.knock import Body, Forbidden
 from knocker.core.moment import Moment
 from knocker.core.paths import Exclusions
 from knocker.core.refusals import Refusal, Refused
+from knocker.core.visitor import Peer, believes
 from knocker.core.whitelist import Whitelist
 
 
@@ -25,6 +26,11 @@ class Policy:
     always_allowed: Networks = Networks()
     exclusions: Exclusions = Exclusions()
     allow_loopback: bool = False
+    trusts_unix: bool = False
+
+    def believes(self, peer: Peer) -> bool:
+        """Whether `peer` is a proxy of ours."""
+        return believes(peer, self.trusted, self.trusts_unix)
 
 
 class Cause(Enum):

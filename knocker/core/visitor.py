@@ -14,6 +14,19 @@ from knocker.core.addresses import LOOPBACK, NOBODY, Address, Networks
 MOST_HOPS = 32
 
 
+class Nameless(Enum):
+    """A peer without an address: whoever is at the other end of a unix socket."""
+
+    UNIX = "unix socket"
+
+    def __str__(self) -> str:
+        """The words, for logs."""
+        return self.value
+
+
+Peer = Address | Nameless
+
+
 class Unresolved(Enum):
     """Why there is no client; the value is the admin's explanation and names the setting that mends it."""
 
@@ -26,6 +39,8 @@ class Unresolved(Enum):
         " addresses (with Docker often the userland-proxy or a masquerading network)"
     )
     UNREADABLE = "X-Forwarded-For has an item that is not a plain address: let the proxy replace what its client sent"
+    FORGED_UNIX = 'it sent forwarded headers over the unix socket, and "unix" is not in server.trusted_proxies'
+    NAMELESS = 'it came over the unix socket, and "unix" is not in server.trusted_proxies'
     NOBODY = "X-Forwarded-For names an unspecified, multicast or broadcast address"
     TOO_MANY = f"X-Forwarded-For passes through more than {MOST_HOPS} trusted proxies"
 
@@ -40,19 +55,31 @@ class Visitor:
 
 
 def resolve(
-    peer: Address, chain: Sequence[bytes], forwarded: bool, trusted: Networks, allow_loopback: bool = False
+    peer: Peer,
+    chain: Sequence[bytes],
+    forwarded: bool,
+    trusted: Networks,
+    allow_loopback: bool = False,
+    trusts_unix: bool = False,
 ) -> Visitor:
     """Find the client of a request (contract 3.1).
 
     `chain`: the X-Forwarded-For lines in their order; `forwarded`: whether any header is present that only a
-    proxy sends; `allow_loopback`: the setting allow_loopback_clients.
+    proxy sends; `allow_loopback`: the setting allow_loopback_clients; `trusts_unix`: trusted_proxies has "unix".
     """
-    if peer not in trusted:
+    if not believes(peer, trusted, trusts_unix):
+        if not isinstance(peer, Address):
+            return Visitor(None, False, Unresolved.FORGED_UNIX if forwarded or chain else Unresolved.NAMELESS)
         if forwarded or chain:
             return Visitor(None, False, Unresolved.FORGED)
         return Visitor(None, False, Unresolved.NOBODY) if peer in NOBODY else Visitor(peer, False)
     found = _walk(b",".join(chain), trusted, allow_loopback)
     return Visitor(found, True) if isinstance(found, Address) else Visitor(None, True, found)
+
+
+def believes(peer: Peer, trusted: Networks, trusts_unix: bool) -> bool:
+    """Whether a peer's forwarded headers count."""
+    return peer in trusted if isinstance(peer, Address) else trusts_unix
 
 
 def _walk(chain: bytes, trusted: Networks, allow_loopback: bool) -> Address | Unresolved:

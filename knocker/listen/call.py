@@ -19,7 +19,7 @@ from knocker.core.refusals import Refusal, Refused
 from knocker.core.visitor import Unresolved
 from knocker.listen import answers
 from knocker.listen.house import House
-from knocker.listen.request import Visit, lines, visit
+from knocker.listen.request import NOBODY, Visit, lines, visit
 
 LINES_A_MINUTE = 20  # of refusals of one kind in the log
 
@@ -82,8 +82,9 @@ def _client(house: House, call: Call, knocks: bool) -> Address:
     if call.client is None:
         if unresolved is Unresolved.MISSING and not knocks:
             # Somebody on the proxy's own machine who asks without it: an admin with the command.
-            return call.seen.peer
-        refusal = Refusal.FORGED if unresolved is Unresolved.FORGED else Refusal.NO_CLIENT
+            return call.seen.peer if isinstance(call.seen.peer, Address) else NOBODY
+        forged = unresolved in (Unresolved.FORGED, Unresolved.FORGED_UNIX)
+        refusal = Refusal.FORGED if forged else Refusal.NO_CLIENT
         raise Refused(refusal, f"peer {call.seen.peer}: {unresolved.value if unresolved else ''}")
     if knocks:
         forbidden_here(house).check_client(call.client)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from twisted.internet.address import UNIXAddress
 from twisted.web.http import Request
 
 from knocker.core.addresses import Address
 from knocker.core.gate import Policy
 from knocker.core.hosts import read_host
-from knocker.core.visitor import Visitor, resolve
+from knocker.core.visitor import Nameless, Peer, Visitor, resolve
 
 FORWARDED_FOR = b"x-forwarded-for"
 FORWARDED_HOST = b"x-forwarded-host"
@@ -20,14 +21,14 @@ ORIGINAL_URI = b"x-original-uri"
 _PROXYS = (FORWARDED_FOR, FORWARDED_HOST, FORWARDED_URI, FORWARDED_METHOD, b"forwarded", b"x-real-ip", ORIGINAL_URI)
 # Headers of a proxy that asks whether a request may pass, not of one that hands a request on (contract 3).
 _ASKING = (FORWARDED_METHOD, FORWARDED_URI, ORIGINAL_URI)
-_NOBODY = Address(32, 0)
+NOBODY = Address(32, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
     """Who asks, and for which host; `host` is None where the peer's word does not count or is unclear."""
 
-    peer: Address
+    peer: Peer
     visitor: Visitor
     host: str | None
 
@@ -39,22 +40,24 @@ def lines(request: Request, name: bytes) -> list[bytes]:
 
 def visit(request: Request, policy: Policy) -> Visit:
     """Find out who is asking (contract 3.1)."""
-    peer = address_of(request.getClientAddress())
+    peer = peer_of(request.getClientAddress())
     forwarded = any(request.requestHeaders.hasHeader(name) for name in _PROXYS)
     chain = lines(request, FORWARDED_FOR)
-    visitor = resolve(peer, chain, forwarded, policy.trusted, policy.allow_loopback)
+    visitor = resolve(peer, chain, forwarded, policy.trusted, policy.allow_loopback, policy.trusts_unix)
     hosts = lines(request, FORWARDED_HOST)
     host = read_host(hosts[0]) if visitor.believed and len(hosts) == 1 else None
     return Visit(peer, visitor, host)
 
 
-def address_of(peer: object) -> Address:
-    """The address of a connection's other end; the unspecified one where there is none."""
+def peer_of(peer: object) -> Peer:
+    """Who is at a connection's other end; the unspecified address where that cannot be told."""
+    if isinstance(peer, UNIXAddress):
+        return Nameless.UNIX
     host = getattr(peer, "host", "")
     try:
         return Address.parse(str(host).partition("%")[0])
     except ValueError:
-        return _NOBODY
+        return NOBODY
 
 
 def is_asking(request: Request) -> bool:

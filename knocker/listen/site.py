@@ -21,7 +21,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from knocker.core.refusals import Refusal
 from knocker.listen import answers
 from knocker.listen.house import House
-from knocker.listen.request import address_of
+from knocker.listen.request import peer_of
 from knocker.listen.verify import is_verify
 
 MOST_BODY = 4096  # bytes
@@ -307,7 +307,7 @@ class GateSite(Site):
         return super().buildProtocol(addr)
 
     def _is_proxy(self, addr: object) -> bool:
-        return address_of(addr) in self.house.gate.policy.trusted
+        return self.house.gate.policy.believes(peer_of(addr))
 
     def _make_room(self) -> bool:
         """Cut off the stranger that has been here longest without a request at hand, if there is one."""

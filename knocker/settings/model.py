@@ -11,15 +11,47 @@ from knocker.core.paths import Exclusions
 
 
 @dataclass(frozen=True, slots=True)
+class UnixSocket:
+    """Where a unix socket lies, and the permissions that its file gets."""
+
+    path: str
+    mode: int = 0o660
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether every user of the machine may connect."""
+        return bool(self.mode & 0o002)
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
-    """Where /verify and /knock are answered, and whose forwarded headers are believed."""
+    """Where /verify and /knock are answered, and whose forwarded headers are believed.
+
+    `unix` or `endpoint` (any other as Twisted reads it) count instead of host and port. `trusts_unix`: peers on a
+    unix socket are believed.
+    """
 
     host: str = "0.0.0.0"  # noqa: S104
     port: int = 8000
+    unix: UnixSocket | None = None
+    endpoint: str = ""
     trusted_proxies: Networks = Networks()
+    trusts_unix: bool = False
     allow_loopback_clients: bool = False
     shared_addresses: Networks = Networks()
     max_connections: int = 1024
+
+    @property
+    def where(self) -> str:
+        """Where it listens, in words."""
+        if self.unix is not None:
+            return f"the unix socket {self.unix.path}"
+        return self.endpoint or f"{self.host} port {self.port}"
+
+    @property
+    def setting(self) -> str:
+        """The setting that says so."""
+        return "server.listen" if self.unix is not None or self.endpoint else "server.host and server.port"
 
 
 @dataclass(frozen=True, slots=True)

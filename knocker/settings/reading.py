@@ -6,10 +6,11 @@ import os
 import re
 from typing import Any
 
+from knocker.core.addresses import Network, Networks
 from knocker.core.keys import LONGEST_KEY
 from knocker.core.limits import Limit
 from knocker.core.paths import Exclusions
-from knocker.settings import fields, keys
+from knocker.settings import endpoint, fields, keys
 from knocker.settings.document import MOST_BYTES, Unreadable, read
 from knocker.settings.file import OPEN_TO_OTHERS, contents
 from knocker.settings.model import Deny, Logging, Security, Server, Settings, Storage
@@ -27,8 +28,8 @@ class Faulty(Exception):
 _SERVER: dict[str, Read] = {
     "host": fields.ip_literal,
     "port": fields.integer(1, 65535),
-    "listen": fields.not_built(None),
-    "trusted_proxies": fields.network_list,
+    "listen": endpoint.listen,
+    "trusted_proxies": lambda value, place: _proxies(value, place),
     "allow_loopback_clients": fields.boolean,
     "shared_addresses": fields.network_list,
     "max_connections": fields.integer(1, 1_000_000),
@@ -144,10 +145,9 @@ def _settings(document: Any, top: Place, key_file: keys.KeyFile) -> dict[str, An
     else:
         read_keys = keys.api_keys(whitelist.get("ipv6_prefix", 128), key_file)
         all_keys = read_keys(document["api_keys"], top.at("api_keys"))
-    _warn(server, top)
     return {
         "keys": all_keys,
-        "server": Server(**{name: value for name, value in server.items() if name not in ("listen", "fast_lane")}),
+        "server": _server(server, top.at("server")),
         "storage": _storage(whitelist, security, top),
         "security": _security(security),
         "knock_hosts": frozenset(filter(None, (page.get("url"), *page.get("also", ())))),
@@ -156,11 +156,36 @@ def _settings(document: Any, top: Place, key_file: keys.KeyFile) -> dict[str, An
     }
 
 
-def _warn(server: dict[str, Any], top: Place) -> None:
-    if server.get("allow_loopback_clients"):
-        top.at("server").at("allow_loopback_clients").warn(
+def _server(found: dict[str, Any], place: Place) -> Server:
+    members = {name: value for name, value in found.items() if name not in ("listen", "fast_lane", "trusted_proxies")}
+    listen = found.get("listen", {})
+    if listen and not members.keys().isdisjoint(("host", "port")):
+        place.at("listen").fault("it stands instead of server.host and server.port; leave those out")
+    server = Server(**{**members, **listen, **found.get("trusted_proxies", {})})
+    trusted, unix = place.at("trusted_proxies"), server.unix
+    if unix is not None and server.trusts_unix and unix.open_to_all:
+        trusted.fault(
+            f'"unix" would believe every user of this machine, since {unix.path} has mode {unix.mode:o}:'
+            " end server.listen with mode=660 and let the proxy be of the socket's group"
+        )
+    if unix is not None and not server.trusts_unix:
+        trusted.warn('nobody who asks over the unix socket is believed until "unix" is named here')
+    if server.trusts_unix and unix is None and not server.endpoint:
+        trusted.fault('"unix" means the peers of a unix socket, and server.listen names none')
+    if server.allow_loopback_clients:
+        place.at("allow_loopback_clients").warn(
             "whoever reaches the proxy from this machine can be let in as loopback; only for trying things out"
         )
+    return server
+
+
+def _proxies(value: Any, place: Place) -> dict[str, Any]:
+    """Networks, and "unix" for the peers of a unix socket."""
+    found = fields.items(lambda item, at: item if item == "unix" else fields.network(item, at))(value, place)
+    return {
+        "trusted_proxies": Networks(item for item in found if isinstance(item, Network)),
+        "trusts_unix": "unix" in found,
+    }
 
 
 def _storage(whitelist: dict[str, Any], security: dict[str, Any], top: Place) -> Storage:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from knocker.core.addresses import Address, networks
-from knocker.core.visitor import Unresolved, resolve
+from knocker.core.visitor import Nameless, Unresolved, Visitor, resolve
 
 TRUSTED = ("10.0.0.0/24", "127.0.0.0/8", "::1", "fd00::/64")
 PROXY = "10.0.0.2"
@@ -221,3 +221,27 @@ def test_only_trusted_peers_are_believed(
 def test_without_trusted_proxies_the_peer_is_the_client() -> None:
     visitor = resolve(Address.parse("127.0.0.1"), [], False, networks())
     assert (visitor.client, visitor.believed) == (Address.parse("127.0.0.1"), False)
+
+
+@pytest.mark.parametrize(
+    ("chain", "forwarded", "believed", "stranger"),
+    [
+        pytest.param([b"203.0.113.7"], True, "203.0.113.7", Unresolved.FORGED_UNIX, id="a proxy asks"),
+        pytest.param([b"203.0.113.7, 10.0.0.2"], True, "203.0.113.7", Unresolved.FORGED_UNIX, id="behind another"),
+        pytest.param([], True, Unresolved.MISSING, Unresolved.FORGED_UNIX, id="a proxy that names nobody"),
+        pytest.param([], False, Unresolved.MISSING, Unresolved.NAMELESS, id="somebody on this machine"),
+    ],
+)
+def test_a_peer_on_a_unix_socket_has_no_address_and_is_believed_only_if_that_is_said(
+    chain: list[bytes], forwarded: bool, believed: str | Unresolved, stranger: Unresolved
+) -> None:
+    for trusts_unix in (True, False):
+        visitor = resolve(Nameless.UNIX, chain, forwarded, networks(*TRUSTED), trusts_unix=trusts_unix)
+        said: str | Unresolved | None = str(visitor.client) if visitor.client else visitor.unresolved
+        assert said == (believed if trusts_unix else stranger)
+        assert visitor.believed is trusts_unix
+
+
+def test_trusting_the_unix_socket_trusts_no_address() -> None:
+    peer = Address.parse("203.0.113.9")
+    assert resolve(peer, [b"1.2.3.4"], True, networks(), trusts_unix=True) == Visitor(None, False, Unresolved.FORGED)

@@ -8,7 +8,7 @@ import pytest
 
 from knocker.core.addresses import Address, Network
 from knocker.core.limits import Limit
-from knocker.settings import Deny, Faulty, Logging, Security, Server, Settings, Storage, parse
+from knocker.settings import Deny, Faulty, Logging, Security, Server, Settings, Storage, UnixSocket, parse
 
 KEY, KEY_2 = "Xy7kQ2mZ9pLw4RtB8s", "Hn5cV1jD6gFa3UeS0o"
 GOOD = f"api_keys: [{{key: {KEY}, ttl: 60}}]\n"
@@ -210,7 +210,31 @@ def test_an_unknown_setting_is_a_fault_that_names_the_nearest_known_one(text: st
         pytest.param(
             "server: {trusted_proxies: [1.2.3.4/0]}", "server.trusted_proxies[0]", id="everybody, with host bits"
         ),
-        pytest.param("server: {trusted_proxies: [unix]}", "server.trusted_proxies[0]", id="unix without a unix socket"),
+        pytest.param("server: {trusted_proxies: [unix]}", "server.trusted_proxies", id="unix without a unix socket"),
+        pytest.param(
+            "server: {listen: 'unix:/run/k.sock:mode=666', trusted_proxies: [unix]}",
+            "server.trusted_proxies",
+            id="a socket where everybody would be believed",
+        ),
+        pytest.param(
+            "server: {listen: 'unix:/run/k.sock', port: 8000}", "server.listen", id="a socket and a port beside it"
+        ),
+        pytest.param("server: {listen: 8000}", "server.listen", id="a number for an endpoint"),
+        pytest.param("server: {listen: ''}", "server.listen", id="no endpoint"),
+        pytest.param("server: {listen: /run/k.sock}", "server.listen", id="a path for an endpoint"),
+        pytest.param("server: {listen: 'unix:'}", "server.listen", id="a socket without a path"),
+        pytest.param("server: {listen: 'unix:/run/'}", "server.listen", id="a folder for a socket"),
+        pytest.param(f"server: {{listen: 'unix:/{'x' * 107}'}}", "server.listen", id="a path too long for a socket"),
+        pytest.param("server: {listen: 'unix:/run/k.sock:mode=rw'}", "server.listen", id="a mode that is none"),
+        pytest.param("server: {listen: 'unix:/run/k.sock:mode=668'}", "server.listen", id="a mode that is not octal"),
+        pytest.param("server: {listen: 'unix:/run/k.sock:lockfile=1'}", "server.listen", id="what we do ourselves"),
+        pytest.param("server: {listen: 'unix:/k:mode=660:mode=666'}", "server.listen", id="a mode twice"),
+        pytest.param("server: {listen: 'tcp:http'}", "server.listen", id="a port by name"),
+        pytest.param("server: {listen: 'tcp:8000:interface=localhost'}", "server.listen", id="an interface by name"),
+        pytest.param("server: {listen: 'tcp:0'}", "server.listen", id="any port"),
+        pytest.param(
+            "server: {listen: 'hap\\roxy:tcp:8000'}", "server.listen", id="the same, as Twisted unquotes its name"
+        ),
         pytest.param(
             "server: {listen: 'haproxy:tcp:8000'}", "server.listen", id="an endpoint that lets peers claim addresses"
         ),
@@ -402,6 +426,7 @@ def test_ten_years_are_taken() -> None:
             "server: {allow_loopback_clients: true}", "server.allow_loopback_clients: ", id="loopback clients"
         ),
         pytest.param("server: {trusted_proxies: [10.0.0.7/24]}", "10.0.0.0/24", id="host bits set"),
+        pytest.param("server: {listen: 'unix:/run/k.sock'}", "server.trusted_proxies: ", id="a socket nobody may use"),
     ],
 )
 def test_what_the_admin_should_know_is_a_warning(section: str, words: str) -> None:
@@ -409,6 +434,31 @@ def test_what_the_admin_should_know_is_a_warning(section: str, words: str) -> No
     assert len(warnings) == 1
     assert warnings[0].startswith("knocker.yaml: ")
     assert words in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        pytest.param("unix:/run/k.sock", Server(unix=UnixSocket("/run/k.sock", 0o660)), id="a socket for its group"),
+        pytest.param("unix:/run/k.sock:mode=0600", Server(unix=UnixSocket("/run/k.sock", 0o600)), id="for its owner"),
+        pytest.param("unix:/run/k\\:1.sock", Server(unix=UnixSocket("/run/k:1.sock", 0o660)), id="a quoted colon"),
+        pytest.param("tcp:8001", Server("0.0.0.0", 8001), id="a port"),
+        pytest.param("tcp:8001:interface=127.0.0.1", Server("127.0.0.1", 8001), id="a port of one address"),
+        pytest.param("tcp6:8001", Server("::", 8001), id="a port of both families"),
+        pytest.param("tcp6:8001:interface=\\:\\:1", Server("::1", 8001), id="a port of one IPv6 address"),
+        pytest.param("systemd:domain=INET:index=0", Server(endpoint="systemd:domain=INET:index=0"), id="another's"),
+    ],
+)
+def test_listen_names_an_endpoint(text: str, server: Server) -> None:
+    assert read(GOOD + f"server: {{listen: '{text}'}}").server == server
+
+
+def test_the_peers_of_a_unix_socket_may_be_believed() -> None:
+    settings = read(GOOD + "server: {listen: 'unix:/run/k.sock', trusted_proxies: [unix, 10.0.0.1]}")
+    assert settings.server.trusts_unix
+    assert [str(network) for network in settings.server.trusted_proxies.members] == ["10.0.0.1"]
+    assert settings.warnings == ()
+    assert not read(GOOD).server.trusts_unix
 
 
 def test_a_network_that_is_spelt_out_needs_no_warning() -> None:

@@ -1,0 +1,95 @@
+"""The web port: on an address, on a unix socket, or wherever a Twisted endpoint is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from typing import Any
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.python.failure import Failure
+
+_BACKLOG = 512  # proxies open connections in bursts
+
+
+class CannotListen(Exception):
+    """Nobody can be answered there; the text says why."""
+
+
+def on_address(reactor: Any, host: str, port: int, site: IProtocolFactory) -> IListeningPort:
+    """Listen on TCP; raises CannotListen."""
+    endpoint = TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
+    return _outcome(endpoint(reactor, port, backlog=_BACKLOG, interface=host).listen(site))
+
+
+def on_endpoint(reactor: Any, text: str, site: IProtocolFactory) -> IListeningPort:
+    """Listen wherever an endpoint's text says, as Twisted reads it; raises CannotListen."""
+    try:
+        opened = serverFromString(reactor, text).listen(site)
+    except Exception as error:  # noqa: BLE001 - an endpoint's parser raises what it likes
+        raise CannotListen(f"Twisted has no such endpoint: {error}") from None
+    return _outcome(opened)
+
+
+def on_unix_socket(reactor: Any, path: str, mode: int, site: IProtocolFactory) -> IListeningPort:
+    """Listen on a unix socket whose file gets the permissions `mode`; raises CannotListen."""
+    _make_way(path)
+    try:
+        port: IListeningPort = reactor.listenUNIX(path, site, backlog=_BACKLOG, mode=mode)
+    except CannotListenError as error:
+        raise CannotListen(_reason(error)) from None
+    return port
+
+
+async def close(port: IListeningPort) -> None:
+    """Stop listening; a unix socket's file goes too."""
+    host = port.getHost()
+    if isinstance(host, UNIXAddress) and host.name:
+        # Twisted removes the file, and stumbles where somebody else did.
+        with contextlib.suppress(OSError):
+            os.close(os.open(host.name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    closed = port.stopListening()
+    if isinstance(closed, Deferred):
+        await closed
+
+
+def _make_way(path: str) -> None:
+    """Remove the socket of a Knocker that was killed; raises CannotListen where something else is there."""
+    try:
+        kind = os.lstat(path).st_mode
+    except OSError:  # not there, or binding will say what is wrong
+        return
+    if not stat.S_ISSOCK(kind):
+        raise CannotListen("a file is there already that is no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            return
+        except OSError:  # its queue is full, or it is not ours to ask
+            pass
+    raise CannotListen("another process listens there")
+
+
+def _outcome(opened: Deferred[IListeningPort]) -> IListeningPort:
+    outcome: list[Any] = []
+    opened.addBoth(outcome.append)
+    if not outcome:
+        raise CannotListen("it does not listen at once")
+    if isinstance(outcome[0], Failure):
+        raise CannotListen(_reason(outcome[0].value))
+    found: IListeningPort = outcome[0]
+    return found
+
+
+def _reason(error: BaseException | None) -> str:
+    return str(error.socketError.strerror) if isinstance(error, CannotListenError) else str(error)

@@ -1,0 +1,152 @@
+"""Knocker on a unix socket: who asks there is believed only if that is said, and a crash is in nobody's way."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ADMIN, LAPTOP, PHONE, phone, settings
+from tests.service import SCRIPTS, Settings, SocketKnocker, eventually
+
+CLIENT = "203.0.113.7"
+ASKING = {"X-Forwarded-For": CLIENT, "X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/"}
+KNOCKING = {"X-Forwarded-For": CLIENT, "X-Api-Key": PHONE}
+Make = Callable[..., SocketKnocker]
+
+
+def on_a_socket(**server: object) -> Settings:
+    """The usual settings, without the usual proxy."""
+    return {**settings(), "server": server}
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes Knockers that are not started yet and end with the test."""
+    with ExitStack() as stack:
+
+        def make_one(told: Settings | None = None, mode: str = "660") -> SocketKnocker:
+            knocker = SocketKnocker(tmp_path, told or on_a_socket(), mode)
+            stack.callback(knocker.end, PHONE, LAPTOP, ADMIN)
+            return knocker
+
+        yield make_one
+
+
+def _health(knocker: SocketKnocker) -> int:
+    command = [str(SCRIPTS / "knocker"), "health", "--config", str(knocker.config)]
+    return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode
+
+
+def _faults(knocker: SocketKnocker) -> str:
+    """The one line that a start says when it fails, after what twistd says of every start."""
+    knocker.launch()
+    assert knocker.wait() == 1
+    (line,) = [line for line in knocker.log.splitlines() if not line.startswith("20")]
+    return line
+
+
+def test_a_proxy_on_the_socket_is_believed(make: Make) -> None:
+    knocker = make()
+    knocker.start()
+    assert knocker.ask("/verify", headers=ASKING).status == 401
+    assert knocker.ask("/knock", headers=KNOCKING).json()["whitelisted_entry"] == CLIENT
+    assert knocker.ask("/verify", headers=ASKING).status == 200
+    assert knocker.ask("/verify", headers={**ASKING, "X-Forwarded-For": "203.0.113.8"}).status == 401
+    assert _health(knocker) == 0
+    # Somebody on the machine itself has no address: nothing to let in, but a list to see.
+    assert knocker.ask("/verify").status == 401
+    assert knocker.ask("/knock", headers={"X-Api-Key": PHONE}).status == 400
+    assert len(knocker.ask("/grants", headers={"X-Api-Key": PHONE}).json()["grants"]) == 1
+
+
+def test_nobody_on_the_socket_is_believed_unless_that_is_said(make: Make) -> None:
+    knocker = make(on_a_socket(trusted_proxies=["127.0.0.1"]))
+    knocker.start()
+    answer = knocker.ask("/knock", headers=KNOCKING)
+    assert answer.status == 400
+    assert answer.json() == {"error": "Forwarded headers from a peer that is not a trusted proxy."}
+    assert knocker.ask("/knock", headers={"X-Api-Key": PHONE}).json() == {"error": "Could not determine client IP."}
+    assert knocker.ask("/verify", headers=ASKING).status == 401
+    assert knocker.ask("/verify").status == 401
+    assert '"unix" is not in server.trusted_proxies' in knocker.log
+    assert 'until "unix" is named here' in knocker.log
+
+
+@pytest.mark.parametrize("mode", ["660", "600"])
+def test_only_whom_its_mode_admits_may_connect(make: Make, mode: str) -> None:
+    knocker = make(mode=mode)
+    knocker.start()
+    assert stat.S_IMODE(knocker.socket.stat().st_mode) == int(mode, 8)
+
+
+def test_a_kill_leaves_nothing_in_the_way_of_the_next_start(make: Make) -> None:
+    knocker = make()
+    knocker.start()
+    knocker.ask("/knock", headers=KNOCKING)
+    knocker.kill()
+    assert knocker.socket.is_socket()
+    knocker.start()
+    assert knocker.ask("/verify", headers=ASKING).status == 200
+
+
+def test_the_end_removes_the_socket(make: Make) -> None:
+    knocker = make()
+    knocker.start()
+    assert knocker.terminate() == 0
+    assert not knocker.socket.exists()
+
+
+def test_the_end_is_orderly_also_when_somebody_removed_the_socket(make: Make) -> None:
+    knocker = make()
+    knocker.start()
+    knocker.ask("/knock", headers=KNOCKING)
+    knocker.socket.unlink()
+    assert knocker.terminate() == 0
+    assert "1 live grants are stored" in knocker.log
+
+
+def test_a_socket_of_another_process_is_left_alone(make: Make) -> None:
+    knocker = make()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(knocker.socket))
+        other.listen()
+        line = _faults(knocker)
+        assert f"cannot listen on the unix socket {knocker.socket}: another process listens there" in line
+        assert "server.listen" in line
+        assert knocker.socket.is_socket()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(make: Make) -> None:
+    knocker = make()
+    knocker.socket.write_text("precious")
+    assert "a file is there already that is no socket" in _faults(knocker)
+    assert knocker.socket.read_text() == "precious"
+
+
+def test_a_folder_that_is_not_there_ends_the_start_with_one_line(make: Make, tmp_path: Path) -> None:
+    knocker = make()
+    knocker.write(knocker.config.read_text().replace("/knocker.sock", "/nowhere/knocker.sock"))
+    assert "No such file or directory" in _faults(knocker)
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense:1", "tls:/nowhere:tcp:1", "systemd:domain=INET:index=7"])
+def test_an_endpoint_that_twisted_cannot_use_ends_the_start_with_one_line(make: Make, endpoint: str) -> None:
+    knocker = make({"api_keys": [phone()], "server": {"listen": endpoint, "trusted_proxies": ["127.0.0.1"]}})
+    assert f"cannot listen on {endpoint}: " in _faults(knocker)
+
+
+def test_moving_it_needs_a_restart_and_the_log_says_so(make: Make) -> None:
+    knocker = make()
+    knocker.start()
+    knocker.write(knocker.config.read_text().replace("/knocker.sock", "/other.sock"))
+    knocker.hup()
+    eventually(lambda: "server.listen changed; that needs a restart" in knocker.log, "the log says so")
+    assert knocker.ask("/verify", headers=ASKING).status == 401
+    assert sorted(os.listdir(knocker.directory)).count("other.sock") == 0
