@@ -21,9 +21,12 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
+from knocker.core.quota import Quota, more
+
 _RANKS = {LogLevel.debug: 0, LogLevel.info: 1, LogLevel.warn: 2, LogLevel.error: 3, LogLevel.critical: 3}
 _LEVELS = {level.name: rank for level, rank in _RANKS.items()}
 _OURS = "knocker"
+_OF_OTHERS = 20  # lines of one kind a minute that are not ours; what we say ourselves is bounded where it is said
 
 
 @implementer(ILogObserver)
@@ -32,6 +35,7 @@ class Log:
 
     def __init__(self, stream: TextIO | None = None, level: str = "info", format: str = "text") -> None:  # noqa: A002
         self.stream = stream
+        self._quota = Quota()
         self.set(level, format)
 
     def set(self, level: str, format: str) -> None:  # noqa: A002 - the setting's name
@@ -44,8 +48,18 @@ class Log:
         if self.stream is None:
             return
         with suppress(Exception):  # a full disk, a closed pipe
-            if _RANKS.get(_level(event), 3) >= self._least:
-                self._write(self.stream, self._told(event))
+            if _RANKS.get(_level(event), 3) < self._least:
+                return
+            unsaid = self._left_out(event)
+            if unsaid is not None:
+                self._write(self.stream, self._told({**event, "more": more(unsaid)} if unsaid else event))
+
+    def _left_out(self, event: LogEvent) -> int | None:
+        """None where Twisted has said the like too often: some of its lines are one for each hostile packet."""
+        if _is_ours(event):
+            return 0
+        kind = f"{event.get('log_namespace')} {event.get('log_format')}"
+        return self._quota.left_out(kind, _OF_OTHERS, event.get("log_time") or time.time())
 
     def _told(self, event: LogEvent) -> str:
         try:
@@ -79,7 +93,12 @@ def _failure(event: LogEvent) -> Failure | None:
 def _message(event: LogEvent) -> str:
     if event.get("isError") and "log_failure" not in event and _failure(event) is not None:
         return str(event.get("why") or "Unhandled Error")  # twisted.python.log.err
-    return formatEvent(event)
+    return formatEvent(event) + str(event.get("more", ""))
+
+
+def _is_ours(event: LogEvent) -> bool:
+    namespace = str(event.get("log_namespace"))
+    return namespace == _OURS or namespace.startswith(_OURS + ".")
 
 
 def _traceback(event: LogEvent) -> str:
@@ -105,7 +124,7 @@ def _json_line(event: LogEvent) -> str:
     traceback = _traceback(event)
     if traceback:
         found["traceback"] = traceback
-    if namespace == _OURS or namespace.startswith(_OURS + "."):
+    if _is_ours(event):
         # The fields of others hold requests, transports and the like.
         fields = {name: value for name, value in event.items() if not name.startswith("log_") and _plain(value)}
         found |= {name: value for name, value in fields.items() if name not in found}

@@ -24,6 +24,7 @@ from knocker.core.keys import Keyring
 from knocker.core.limits import Limits
 from knocker.core.tally import Tally
 from knocker.core.whitelist import Whitelist
+from knocker.descriptors import room_for
 from knocker.listen import port
 from knocker.listen.door import Door
 from knocker.listen.house import House, Manners
@@ -117,6 +118,7 @@ class Knocker(Service):
             forbidden = self.house.gate.forbidden(own, gateways)
             self.store.load(self.whitelist.keyring, forbidden, lambda: secrets.token_urlsafe(16))
             self.web.warm_up()
+            self._bound_connections(self.settings.server.max_connections)
             self.port = self._listen(self.settings.server)
         except Unusable as unusable:
             self.lock.release()
@@ -127,6 +129,16 @@ class Knocker(Service):
         self.reactor.callWhenRunning(self._heed_signals)
         self._announce(self.settings)
         log.info("listening on {where}", where=self.settings.server.where)
+
+    def _bound_connections(self, most: int) -> None:
+        self.site.most_connections = room = room_for(most)
+        if room < most:
+            log.warn(
+                "server.max_connections is {most}, but the limit of open files leaves room for {room}: so many are"
+                " taken; raise that limit (LimitNOFILE= in a systemd unit, ulimit -n, nofile of a container)",
+                most=most,
+                room=room,
+            )
 
     def _listen(self, server: Server) -> IListeningPort:
         try:

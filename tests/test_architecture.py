@@ -59,7 +59,8 @@ ROOMS: dict[str, set[str]] = {
     "knocker.remote": {"knocker.core", "knocker.client", "knocker.faults", "click"},
     "knocker.client": {"knocker", "knocker.core", "knocker.settings", "knocker.faults"},
     "knocker.faults": {"click"},
-    "knocker.logs": {"twisted", "zope.interface"},
+    "knocker.descriptors": set(),
+    "knocker.logs": {"knocker.core", "twisted", "zope.interface"},
     "knocker.audit": {"knocker.core", "twisted"},
     "knocker.reaper": {"knocker.core", "twisted"},
 }

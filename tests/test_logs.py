@@ -138,6 +138,22 @@ class Unspeakable:
     __repr__ = __str__
 
 
+def test_what_twisted_says_again_and_again_is_told_twenty_times_a_minute_and_then_counted() -> None:
+    stream = io.StringIO()
+    log = logs.Log(stream)
+    for second in range(59):
+        log(event("closed {peer}", namespace="twisted.internet.tcp.Port", log_time=1000.0 + second, peer=second))
+        log(event("another kind", namespace="twisted.internet.tcp.Port", log_time=1000.0 + 3 * second))
+        log(event("ours {peer}", namespace="knocker.audit", log_time=1000.0 + second, peer=second))
+    log(event("closed {peer}", namespace="twisted.internet.tcp.Port", log_time=1060.0, peer="60"))
+    lines = stream.getvalue().splitlines()
+    told = [line.partition("] ")[2] for line in lines]
+    assert told.count("another kind") == 59, "one in three seconds is not too often"
+    assert len([text for text in told if text.startswith("ours ")]) == 59
+    closed = [text for text in told if text.startswith("closed ")]
+    assert closed == [*(f"closed {second}" for second in range(20)), "closed 60 (39 more since the last such line)"]
+
+
 def test_no_fault_of_the_log_reaches_who_logs() -> None:
     logs.Log(Broken())(event(text="x"))
     assert "MESSAGE LOST" in written(event(text=Unspeakable()))

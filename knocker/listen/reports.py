@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-EVERY = 60.0  # seconds
+from knocker.core.quota import Quota, more
 
 
 class Reports:
@@ -18,43 +17,20 @@ class Reports:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        self._windows: dict[str, _Window] = {}
+        self._quota = Quota()
 
     def report(self, cause: str, message: str, lines_a_minute: int = 1, **fields: object) -> None:
         """Log `message` with its fields at warning level, unless its cause had `lines_a_minute` already."""
-        unsaid = self._unsaid(cause, lines_a_minute)
+        unsaid = self._quota.left_out(cause, lines_a_minute, self._seconds())
         if unsaid is None:
             return
-        more = f" ({unsaid} more since the last such line)" if unsaid else ""
         shown = {name: value if value is None else printable(value) for name, value in fields.items()}
-        self.log.warn(message + more, cause=cause, **shown)
+        self.log.warn(message + more(unsaid), cause=cause, **shown)
 
     def failure(self, cause: str, message: str, failure: Failure) -> None:
         """Log a mistake of ours, with its traceback, once a minute."""
-        if self._unsaid(cause, 1) is not None:
+        if self._quota.left_out(cause, 1, self._seconds()) is not None:
             self.log.failure(message, failure)
-
-    def _unsaid(self, cause: str, most: int) -> int | None:
-        """How many lines of this cause were left out before this one, None when this one is left out too."""
-        now = self._seconds()
-        window = self._windows.setdefault(cause, _Window(now))
-        if now - window.began >= EVERY:
-            window.began, window.said = now, 0
-        if window.said >= most:
-            window.unsaid += 1
-            return None
-        window.said += 1
-        unsaid, window.unsaid = window.unsaid, 0
-        return unsaid
-
-
-@dataclass(slots=True)
-class _Window:
-    """The lines of one cause since a minute began."""
-
-    began: float
-    said: int = 0
-    unsaid: int = 0
 
 
 def printable(value: object) -> str:
