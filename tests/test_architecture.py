@@ -51,6 +51,7 @@ _WORLDLY_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
 # A room, and what its modules may import beside the standard library. The longest matching room counts.
 ROOMS: dict[str, set[str]] = {
     "knocker.core": {"knocker.core"},
+    "knocker.core.packets": {"knocker.core", "cryptography"},
     "knocker.listen": {"knocker.core", "knocker.listen", "twisted", "zope.interface"},
     "knocker.listen.web": {"knocker.core", "knocker.listen", "twisted", "zope.interface", "klein", "werkzeug"},
     "knocker.store": {"knocker.core", "knocker.store", "twisted"},
