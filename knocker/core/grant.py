@@ -28,13 +28,17 @@ class Via(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a knock asks for once every rule let it pass. `ttl_named`: it named its `ttl` (seconds) itself."""
+    """What a knock asks for once every rule let it pass. `ttl_named`: it named its `ttl` (seconds) itself.
+
+    `host`: the one host of the key's that it is for, None for all of them.
+    """
 
     network: Network
     key: Key
     via: Via
     ttl: int
     ttl_named: bool = False
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,11 @@ class Grant:
         """What it opens."""
         return Network(self.bits, self.base, self.prefix)
 
+    @property
+    def host(self) -> str | None:
+        """The one host that its knock chose, None where it opens all of its key's."""
+        return self.hosts.one if self.hosts is not None else None
+
     def lives(self, now: Moment) -> bool:
         """Whether neither clock has reached its end."""
         return now.wall < self.expires_at and now.boot < self.boot_ends_at
@@ -82,8 +91,8 @@ class Own:
     key: Key
     address: Address
 
-    def holds(self, key: str | None, via: Via, network: Network) -> bool:
-        """Whether a grant or a wish like this is the caller's own."""
+    def holds(self, key: str | None, via: Via, network: Network, host: str | None = None) -> bool:
+        """Whether a grant or a wish like this is the caller's own, for whichever host."""
         if key != self.key.name or self.address not in network:
             return False
         wide = self.address.widened(self.key.ipv6_prefix if self.address.bits == 128 else 32)
@@ -92,19 +101,23 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class One:
-    """What DELETE /grants/{id} closes: one owner's grant for one network, and its knocks that still wait."""
+    """What DELETE /grants/{id} closes: one owner's grant for one network, and its knocks that still wait.
+
+    `host`: the one that it was chosen for.
+    """
 
     key: str | None
     network: Network
+    host: str | None = None
 
     @property
     def address(self) -> Address:
         """An address that the grant opens."""
         return Address(self.network.bits, self.network.base)
 
-    def holds(self, key: str | None, via: Via, network: Network) -> bool:
+    def holds(self, key: str | None, via: Via, network: Network, host: str | None = None) -> bool:
         """Whether a grant or a wish like this is meant."""
-        return key == self.key and network == self.network
+        return key == self.key and network == self.network and host == self.host
 
 
 def objection(grant: Grant, key: Key | None, forbidden: Forbidden) -> str:
@@ -124,6 +137,8 @@ def lost_right(grant: Grant, key: Key | None) -> str:
         return "its key lost allow_remote_whitelist"
     if grant.via.own and grant.prefix < (key.ipv6_prefix if grant.bits == 128 else 32):
         return "its key's ipv6_prefix opens less now"
+    if grant.host is not None and key.hosts is not None and grant.host not in key.hosts.names:
+        return f"its key's hosts no longer name {grant.host}"
     return ""
 
 
@@ -145,11 +160,12 @@ class Bounds:
         return cls(key.hosts if key is not None else None, wall, boot)
 
     def fit(self, grant: Grant) -> Grant:
-        """The grant within these bounds: itself where it is."""
-        if grant.expires_at <= self.wall and grant.boot_ends_at <= self.boot and self.hosts == grant.hosts:
+        """The grant within these bounds: itself where it is. A host that its knock chose stays chosen."""
+        hosts = grant.hosts if grant.host is not None else self.hosts
+        if grant.expires_at <= self.wall and grant.boot_ends_at <= self.boot and hosts == grant.hosts:
             return grant
         ends = min(grant.expires_at, self.wall), min(grant.boot_ends_at, self.boot)
-        return replace(grant, hosts=self.hosts, expires_at=ends[0], boot_ends_at=ends[1])
+        return replace(grant, hosts=hosts, expires_at=ends[0], boot_ends_at=ends[1])
 
 
 def fitted(grant: Grant, keyring: Keyring, now: Moment) -> Grant:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 _NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _LITERAL = re.compile(r"\[[0-9a-f:.]{2,45}\]")
@@ -38,10 +39,14 @@ def parse_name(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The host names that grants of a key open: literal names, and suffixes of ``*.example.com``."""
+    """The host names that grants of a key open: literal names, and suffixes of ``*.example.com``.
+
+    `chosen`: it is the one name that a knock chose out of its key's.
+    """
 
     names: frozenset[str]
     suffixes: tuple[str, ...]
+    chosen: bool = False
 
     @classmethod
     def parse(cls, patterns: Iterable[str]) -> Scope:
@@ -53,6 +58,17 @@ class Scope:
             else:
                 names.add(parse_name(pattern))
         return cls(frozenset(names), tuple(suffixes))
+
+    @classmethod
+    @lru_cache(maxsize=1024)
+    def of_one(cls, name: str) -> Scope:
+        """What a knock opens that chose one name; the same object for all, since there may be many."""
+        return cls(frozenset((name,)), (), True)
+
+    @property
+    def one(self) -> str | None:
+        """The name that was chosen, None where none was."""
+        return next(iter(self.names)) if self.chosen else None
 
     def __contains__(self, host: str | None) -> bool:
         """Whether `host` is named; ``*.example.com`` is one or more labels below, never the bare domain."""

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from knocker.core.addresses import Address, Extent, Network, NetworkMap, Networks
+from knocker.core.crowds import Crowd, Crowds, place_of, surplus
 from knocker.core.grant import Grant, One, Own, Via, Wish, fitted, lost_right, objection
+from knocker.core.hosts import Scope
 from knocker.core.keys import Key, Keyring
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
@@ -51,12 +53,11 @@ class Crowded(Exception):
     """A knock that would take the place of one that is being stored: it has to wait for that."""
 
 
-_Owner = tuple[str | None, Network]
-_Crowd = tuple[str | None, int]
+_Owner = tuple[str | None, Network, str | None]
 
 
 class Whitelist:
-    """All live grants. One owner holds at most one grant for a network; owners do not share grants."""
+    """All live grants. One owner holds at most one grant for a network (and a chosen host); none is shared."""
 
     def __init__(self, keyring: Keyring, max_entries: int, new_id: Callable[[], str]) -> None:
         self.keyring = keyring
@@ -65,8 +66,7 @@ class Whitelist:
         self._new_id = new_id
         self._at: NetworkMap[Grant] = NetworkMap()
         self._planned: dict[_Owner, Plan] = {}
-        # The own-address grants of keys that have max_addresses, by key and family, the longest unknocked first.
-        self._crowds: dict[_Crowd, dict[Network, Grant]] = {}
+        self._crowds = Crowds()
         # What the settings of the last revision keep from being granted.
         self._forbidden: Forbidden | None = None
 
@@ -86,7 +86,7 @@ class Whitelist:
         Crowded when it has to wait for another knock's end.
         """
         key = self._rechecked(wish, now)
-        owner = (key.name, wish.network)
+        owner = (key.name, wish.network, wish.host)
         held = self._held(*owner)
         if held is not None and not held.lives(now):
             self._end(held, Event.EXPIRED)
@@ -125,25 +125,26 @@ class Whitelist:
     def _size(self) -> int:
         fresh = sum(self._held(*owner) is None for owner in self._planned)
         leaving = [grant for plan in self._planned.values() for grant in plan.displaces]
-        return len(self) + fresh - sum(self._held(grant.key, grant) is not None for grant in leaving)
+        return len(self) + fresh - sum(self._held_like(grant) is not None for grant in leaving)
 
     def _displaced(self, wish: Wish, key: Key, now: Moment) -> tuple[Grant, ...]:
         """Which own-address grants are one too many for this key: the longest unknocked (contract 2)."""
         if key.max_addresses is None or not wish.via.own:
             return ()
-        crowd = {network: grant for network, grant in self._crowd(key.name, wish.network).items() if grant.lives(now)}
-        for (name, network), plan in self._planned.items():
+        held = self._crowds.of((key.name, wish.network.bits))
+        crowd = {place: grant for place, grant in held.items() if grant.lives(now)}
+        for (name, network, host), plan in self._planned.items():
             if name == key.name and plan.grant.via.own and network.bits == wish.network.bits:
-                crowd.pop(network, None)
-                crowd[network] = plan.grant
-                if network != wish.network:
+                crowd.pop((network, host), None)
+                crowd[network, host] = plan.grant
+                if (network, host) != (wish.network, wish.host):
                     for grant in plan.displaces:
-                        crowd.pop(grant.network, None)
-        crowd.pop(wish.network, None)
-        surplus = _surplus(crowd, key.max_addresses - 1)
-        if any((key.name, grant.network) in self._planned for grant in surplus):
+                        crowd.pop(place_of(grant), None)
+        crowd.pop((wish.network, wish.host), None)
+        displaced = surplus(crowd, key.max_addresses - 1)
+        if any(_owner(grant) in self._planned for grant in displaced):
             raise Crowded
-        return surplus
+        return displaced
 
     def _fresh(self, wish: Wish, key: Key, now: Moment) -> Grant:
         lasting = key.lasting(wish.ttl, now.wall)
@@ -153,7 +154,7 @@ class Whitelist:
             key=key.name,
             mark=key.mark,
             via=wish.via,
-            hosts=key.hosts,
+            hosts=_hosts(wish, key),
             created_at=now.wall,
             last_knock_at=now.wall,
             expires_at=now.wall + lasting,
@@ -171,7 +172,7 @@ class Whitelist:
             mark=key.mark,
             # A grant that used the right to open any address stays one that needs it.
             via=Via.REMOTE if Via.REMOTE in (held.via, wish.via) else wish.via,
-            hosts=key.hosts,
+            hosts=_hosts(wish, key),
             last_knock_at=now.wall,
             expires_at=wall,
             boot_ends_at=boot,
@@ -182,7 +183,7 @@ class Whitelist:
 
         The grant that counts is another than the planned one where the settings changed meanwhile.
         """
-        owner = (plan.grant.key, plan.grant.network)
+        owner = _owner(plan.grant)
         if self._planned.get(owner) is not plan:
             return None
         del self._planned[owner]
@@ -196,7 +197,7 @@ class Whitelist:
 
     def abandon(self, plan: Plan) -> None:
         """Forget a planned grant that could not be stored."""
-        owner = (plan.grant.key, plan.grant.network)
+        owner = _owner(plan.grant)
         if self._planned.get(owner) is plan:
             del self._planned[owner]
 
@@ -237,7 +238,7 @@ class Whitelist:
     def chosen(self, choice: Own | One) -> list[Grant]:
         """The grants that `choice` holds, those that are being stored among them."""
         grants = [*self._at.covering(choice.address), *(plan.grant for plan in self._planned.values())]
-        return [grant for grant in grants if choice.holds(grant.key, grant.via, grant.network)]
+        return [grant for grant in grants if choice.holds(grant.key, grant.via, grant.network, grant.host)]
 
     def close(self, grants: Iterable[Grant], why: str = "") -> int:
         """End grants at once, also planned ones; returns how many there were."""
@@ -268,7 +269,7 @@ class Whitelist:
             if fit is not grant:
                 self._replace(grant, fit)
                 self._tell(Change(Event.ALTERED, fit, "the settings changed"))
-        self._count_crowds()
+        self._crowds.recount(self, keyring)
         self.trim(now)
 
     def _objection(self, grant: Grant, forbidden: Forbidden) -> str:
@@ -276,60 +277,46 @@ class Whitelist:
 
     def trim(self, now: Moment) -> None:
         """Close what is beyond max_addresses, as when that was lowered."""
-        for crowd in tuple(self._crowds):
+        for crowd in self._crowds:
             self._trim(crowd, now)
 
-    def _trim(self, crowd: _Crowd, now: Moment) -> None:
+    def _trim(self, crowd: Crowd, now: Moment) -> None:
         key = self.keyring.named(crowd[0]) if crowd[0] is not None else None
-        held = self._crowds.get(crowd, {})
+        held = self._crowds.of(crowd)
         if key is None or key.max_addresses is None or len(held) <= key.max_addresses:
             return
         for grant in [grant for grant in held.values() if not grant.lives(now)]:
             self._end(grant, Event.EXPIRED)
-        self.close(_surplus(held, key.max_addresses), _MADE_ROOM)
+        self.close(surplus(held, key.max_addresses), _MADE_ROOM)
 
     # The tables.
 
-    def _held(self, name: str | None, extent: Extent) -> Grant | None:
+    def _held(self, name: str | None, extent: Extent, host: str | None) -> Grant | None:
         for grant in self._at.at(extent):
-            if grant.key == name:
+            if grant.key == name and grant.host == host:
                 return grant
         return None
 
-    def _crowd(self, name: str | None, network: Network) -> dict[Network, Grant]:
-        return self._crowds.get((name, network.bits), {})
+    def _held_like(self, grant: Grant) -> Grant | None:
+        return self._held(grant.key, grant, grant.host)
 
     def _keep(self, grant: Grant) -> None:
-        held = self._held(grant.key, grant)
+        held = self._held_like(grant)
         if held is not None:
             self._forget(held)
         self._at.add(grant, grant)
-        self._count(grant)
+        self._crowds.add(grant, self.keyring)
 
     def _replace(self, held: Grant, grant: Grant) -> None:
         self._at.discard(held, held)
         self._at.add(grant, grant)
 
-    def _count(self, grant: Grant) -> None:
-        key = self.keyring.named(grant.key) if grant.key is not None else None
-        if key is not None and key.max_addresses is not None and grant.via.own:
-            self._crowds.setdefault((grant.key, grant.bits), {})[grant.network] = grant
-
-    def _count_crowds(self) -> None:
-        """Count anew after a change of the keys; the order in which they knocked stays, whatever the clock did."""
-        known = {grant.id: place for crowd in self._crowds.values() for place, grant in enumerate(crowd.values())}
-        self._crowds = {}
-        own = [grant for grant in self if grant.via.own]
-        for grant in sorted(own, key=lambda grant: (known.get(grant.id, -1), grant.last_knock_at)):
-            self._count(grant)
-
     def _forget(self, held: Grant) -> None:
         self._at.discard(held, held)
-        if self._crowds:
-            self._crowd(held.key, held.network).pop(held.network, None)
+        self._crowds.discard(held)
 
     def _end(self, grant: Grant, event: Event, why: str = "") -> bool:
-        owner = (grant.key, grant.network)
+        owner = _owner(grant)
         # A knock that is being stored outlives the end of the grant that it renews.
         planned = self._planned.pop(owner, None) if event is Event.CLOSED else None
         held = self._held(*owner)
@@ -347,6 +334,9 @@ class Whitelist:
 _MADE_ROOM = "it made room for a newer address: its key has max_addresses"
 
 
-def _surplus(crowd: dict[Network, Grant], most: int) -> tuple[Grant, ...]:
-    """The grants beyond `most`, the longest unknocked first, as they stand in `crowd`."""
-    return tuple(crowd.values())[: max(0, len(crowd) - most)]
+def _owner(grant: Grant) -> _Owner:
+    return grant.key, grant.network, grant.host
+
+
+def _hosts(wish: Wish, key: Key) -> Scope | None:
+    return key.hosts if wish.host is None else Scope.of_one(wish.host)

@@ -63,7 +63,7 @@ async def revoke(house: House, call: Call, grant_id: str) -> bytes:
     if grant is None or not (call.caller.admin or grant.key == call.caller.name):
         raise Refused(Refusal.NO_GRANT, "there is none of this id, or it is another key's")
     call.entry = str(grant.network)
-    await house.store.remove(One(grant.key, grant.network), f"revoked with the key {call.caller.name}")
+    await house.store.remove(One(grant.key, grant.network, grant.host), f"revoked with the key {call.caller.name}")
     return answers.empty(call.request, 204)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from knocker.core import strictjson
 from knocker.core.addresses import Network
 from knocker.core.grant import Bounds, Grant, Via, lost_right
-from knocker.core.keys import Keyring
+from knocker.core.hosts import Scope, parse_name
+from knocker.core.keys import Key, Keyring
 from knocker.core.knock import Forbidden, too_broad
 from knocker.core.moment import Moment
 
@@ -47,10 +48,11 @@ class Contents:
 def grant_text(grant: Grant) -> bytes:
     """One grant as it stands in the file."""
     key = "null" if grant.key is None else _quoted(grant.key)
+    host = "" if grant.host is None else f', "host": {_quoted(grant.host)}'
     return (
         f'{{"id": "{grant.id}", "entry": "{grant.network}", "key": {key}, "key_mark": {_quoted(grant.mark)}, '
         f'"via": "{grant.via.value}", "created_at": {grant.created_at!r}, "last_knock_at": {grant.last_knock_at!r}, '
-        f'"expires_at": {grant.expires_at!r}, "boot_ends_at": {grant.boot_ends_at!r}}}'
+        f'"expires_at": {grant.expires_at!r}, "boot_ends_at": {grant.boot_ends_at!r}{host}}}'
     ).encode()
 
 
@@ -108,7 +110,7 @@ class _Reader:
                 f"the clock is {self.saved.wall - self.now.wall:.0f} s behind the last write before the reboot"
             ] * len(self.entries)
             return found
-        owners: set[tuple[str | None, int, int, int]] = set()
+        owners: set[tuple[str | None, int, int, int, str | None]] = set()
         ids: set[str] = set()
         for place, entry in enumerate(self.entries):
             try:
@@ -116,7 +118,7 @@ class _Reader:
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 found.bad.append(_reason(error))
                 continue
-            owner = (stored.key, stored.bits, stored.base, stored.prefix)
+            owner = (stored.key, stored.bits, stored.base, stored.prefix, stored.host)
             if stored.id in ids or owner in owners:
                 found.bad.append("an entry that stands there twice")
                 continue
@@ -175,12 +177,21 @@ class _Reader:
             key.name if key is not None else name,  # one text for all grants of a key
             key.mark if key is not None and key.mark == entry["key_mark"] else str(entry["key_mark"]),
             via,
-            key.hosts if key is not None else None,
+            _hosts(entry, key),
             created,
             created if last == created else last,
             wall,
             boot,
         )
+
+
+def _hosts(entry: dict[str, Any], key: Key | None) -> Scope | None:
+    host = entry.get("host")
+    if host is None:
+        return key.hosts if key is not None else None
+    if not isinstance(host, str) or parse_name(host) != host:
+        raise _Bad("a bad host")
+    return Scope.of_one(host)
 
 
 def _read_flat(

@@ -97,7 +97,7 @@ class JsonFile:
         waiter: Deferred[None] = Deferred()
         waiting, self._opening = self._opening, []
         for wish, knock in waiting:
-            if choice.holds(wish.key.name, wish.via, wish.network):
+            if choice.holds(wish.key.name, wish.via, wish.network, wish.host):
                 knock.errback(Refused(Refusal.NOT_STORED, why))
             else:
                 self._opening.append((wish, knock))

@@ -875,3 +875,75 @@ def test_an_abandoned_plan_that_was_planned_anew_abandons_nothing() -> None:
     whitelist.abandon(once)
     assert whitelist.settle(again, later(1)) == again.grant
     assert again.grant.id == once.grant.id
+
+
+# --- A knock for one of its key's hosts ------------------------------------------------------------------------------
+
+
+def for_host(host: str | None, key: Key = TABLET, ttl: int = 100) -> Wish:
+    return replace(wish(key, ttl=ttl, via=Via.UDP), host=host)
+
+
+def test_a_knock_for_one_host_opens_that_one_alone() -> None:
+    whitelist = make()
+    grant = knock(whitelist, for_host("a.example"))
+    assert grant.host == "a.example"
+    assert found(whitelist, START, "a.example")
+    for other in ("x.b.example", "b.example", None):
+        assert not found(whitelist, START, other)
+
+
+def test_knocks_for_several_hosts_stand_side_by_side_and_end_by_themselves() -> None:
+    keyring = Keyring([replace(TABLET, hosts=Scope.parse(["a.example", "c.example"]))])
+    whitelist = make(keyring=keyring)
+    tablet = keyring.keys[0]
+    first = knock(whitelist, for_host("a.example", tablet))
+    second = knock(whitelist, for_host("c.example", tablet, ttl=200))
+    assert len({first.id, second.id}) == 2
+    assert found(whitelist, later(99), "a.example")
+    assert found(whitelist, later(99), "c.example")
+    again = knock(whitelist, for_host("a.example", tablet, ttl=50), later(10))
+    assert (again.id, again.expires_at) == (first.id, first.expires_at), "a renewal of its own, which shortens nothing"
+    assert not found(whitelist, later(150), "a.example")
+    assert found(whitelist, later(150), "c.example")
+    whole = knock(whitelist, for_host(None, tablet), later(160))
+    assert whole.host is None
+    assert found(whitelist, later(160), "a.example")
+    assert whitelist.close(whitelist.chosen(One("tablet", HOME.network, "c.example"))) == 1
+    assert found(whitelist, later(160), "c.example"), "the whole grant opens it still"
+    assert whitelist.close(whitelist.chosen(Own(tablet, HOME))) == 1
+
+
+def test_leaving_closes_what_the_key_left_for_any_host() -> None:
+    whitelist = make()
+    for host in ("a.example", None):
+        knock(whitelist, for_host(host))
+    assert whitelist.close(whitelist.chosen(Own(TABLET, HOME))) == 2
+    assert len(whitelist) == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "stays"),
+    [
+        pytest.param(replace(TABLET, hosts=Scope.parse(["a.example"])), True, id="its host is still named"),
+        pytest.param(OPEN_TABLET, True, id="every host is"),
+        pytest.param(OTHER_TABLET, False, id="its host is no longer named"),
+        pytest.param(replace(TABLET, hosts=Scope.parse(["*.example"])), False, id="only a pattern is left"),
+    ],
+)
+def test_new_hosts_of_the_key_never_widen_what_was_chosen(key: Key, stays: bool) -> None:
+    whitelist = make()
+    knock(whitelist, for_host("a.example"))
+    whitelist.revise(Keyring([key]), ANYWHERE, START)
+    assert found(whitelist, START, "a.example") is stays
+    for other in ("c.example", "x.b.example", "b.example", None):
+        assert not found(whitelist, START, other)
+
+
+def test_a_host_that_the_key_lost_while_the_knock_waited_is_not_opened() -> None:
+    whitelist = make()
+    whitelist.revise(Keyring([OTHER_TABLET]), ANYWHERE, START)
+    with pytest.raises(Refused) as refused:
+        whitelist.plan(for_host("a.example"), START)
+    assert refused.value.refusal is Refusal.NOT_STORED
+    assert len(whitelist) == 0
