@@ -22,6 +22,9 @@ from knocker import audit, clock, logs
 from knocker.core.gate import Gate, Policy
 from knocker.core.keys import Keyring
 from knocker.core.limits import Limits
+from knocker.core.packets.native import Secrets
+from knocker.core.packets.pace import Pace
+from knocker.core.packets.reader import Reader
 from knocker.core.tally import Tally
 from knocker.core.whitelist import Whitelist
 from knocker.descriptors import room_for
@@ -30,12 +33,15 @@ from knocker.listen.door import Door
 from knocker.listen.house import House, Manners
 from knocker.listen.reports import Reports
 from knocker.listen.site import GateSite
+from knocker.listen.udp import SilentDoor
+from knocker.listen.udp import listen as listen_udp
 from knocker.listen.verify import Verify
 from knocker.listen.web import Web
 from knocker.reaper import Reaper
-from knocker.settings import Faulty, Server, Settings, load
+from knocker.settings import Faulty, Server, Settings, Udp, load
 from knocker.store.jsonfile import JsonFile
 from knocker.store.lock import Lock, Unusable
+from knocker.store.seenfile import SeenFile
 from knocker.surroundings import Surroundings, read_surroundings
 
 GRACE = 5.0  # seconds that requests in flight get at the end (contract 1)
@@ -86,7 +92,7 @@ class Knocker(Service):
             self.whitelist,
             clock.now,
             clock.boot_id(),
-            lambda function: deferToThreadPool(reactor, self.pool, function),
+            self._in_thread,
             reactor.callLater,
         )
         self.whitelist.followers.append(audit.tell)
@@ -100,12 +106,14 @@ class Knocker(Service):
             reports=Reports(_boot_seconds),
             manners=_manners(settings),
             limits=Limits(settings.security.limit),
-            complaints=self.reaper.complaints,
+            complaints=self._complaints,
         )
+        self.seen = SeenFile(settings.udp.state_path, self._in_thread) if settings.udp.enabled else None
+        self.silent_door = self._silent_door(self.seen) if self.seen is not None else None
         self.web = Web(self.house)
         door = Door(self.house, Verify(self.house), self.web.app.resource())
         self.site = GateSite(door, self.house, settings.server.max_connections, reactor)
-        self.port: IListeningPort | None = None
+        self.ports: list[IListeningPort] = []
         self._reloading = DeferredLock()
 
     def startService(self) -> None:
@@ -119,7 +127,8 @@ class Knocker(Service):
             self.store.load(self.whitelist.keyring, forbidden, lambda: secrets.token_urlsafe(16))
             self.web.warm_up()
             self._bound_connections(self.settings.server.max_connections)
-            self.port = self._listen(self.settings.server)
+            self._open_silent_door(self.settings.udp)
+            self.ports.append(self._listen(self.settings.server))
         except Unusable as unusable:
             self.lock.release()
             _give_up([str(unusable)])
@@ -129,6 +138,28 @@ class Knocker(Service):
         self.reactor.callWhenRunning(self._heed_signals)
         self._announce(self.settings)
         log.info("listening on {where}", where=self.settings.server.where)
+
+    def _in_thread(self, function: Callable[[], None]) -> Deferred[None]:
+        return deferToThreadPool(self.reactor, self.pool, function)
+
+    def _silent_door(self, file: SeenFile) -> SilentDoor:
+        return SilentDoor(
+            self.house, _reader(self.settings), Pace(self.settings.security.limit), lambda: file.seen, file.keep
+        )
+
+    def _open_silent_door(self, udp: Udp) -> None:
+        if self.seen is None or self.silent_door is None:
+            return
+        self.seen.load(udp.window * 1000, round(clock.now().wall * 1000))
+        try:
+            self.ports.append(listen_udp(self.reactor, udp.host, udp.port, self.silent_door))
+        except port.CannotListen as error:
+            raise Unusable(f"cannot listen on {udp.where}: {error}; see udp.host and udp.port") from None
+        log.info("listening on {where}", where=udp.where)
+
+    def _complaints(self) -> list[str]:
+        seen = self.seen.complaints(round(clock.now().wall * 1000)) if self.seen is not None else []
+        return self.reaper.complaints() + seen
 
     def _bound_connections(self, most: int) -> None:
         self.site.most_connections = room = room_for(most)
@@ -151,11 +182,11 @@ class Knocker(Service):
             raise Unusable(f"cannot listen on {server.where}: {error}; see {server.setting}") from None
 
     async def _stop(self) -> None:
-        if self.port is not None:
-            await Deferred.fromCoroutine(port.close(self.port))
-        closed = self.site.leave().addTimeout(GRACE, self.reactor)
+        for opened in self.ports:
+            await Deferred.fromCoroutine(port.close(opened))
+        finished = [self.site.leave()] + ([self.silent_door.finished()] if self.silent_door is not None else [])
         try:
-            await closed
+            await gatherResults(finished).addTimeout(GRACE, self.reactor)
         except Exception:  # noqa: BLE001 - who is not gone by now is cut off
             for channel in tuple(self.site.channels):
                 channel.transport.abortConnection()
@@ -165,6 +196,8 @@ class Knocker(Service):
         await self.store.idle()
         self.store.stop()
         self.pool.stop()
+        if self.seen is not None:
+            self.seen.close()
         self.lock.release()
         log.info("stopped; {count} live grants are stored", count=len(self.whitelist))
 
@@ -201,6 +234,10 @@ class Knocker(Service):
         self.house.manners = manners
         if settings.security.limit != self.house.limits.limit:
             self.house.limits = Limits(settings.security.limit)
+        if self.silent_door is not None and self.seen is not None:
+            self.silent_door.reader = _reader(settings)
+            self.silent_door.pace = Pace(settings.security.limit)
+            self.seen.seen.window = settings.udp.window * 1000
         if self.own_log is not None:
             self.own_log.set(settings.logging.level, settings.logging.format)
         self.whitelist.max_entries = settings.storage.max_entries
@@ -255,6 +292,12 @@ def _manners(settings: Settings) -> Manners:
     return Manners(deny.status, deny.by_host, settings.cors_origin, settings.knock_hosts)
 
 
+def _reader(settings: Settings) -> Reader:
+    secrets = {key.name: key.udp_secret for key in settings.keys if key.udp_secret is not None}
+    known = {name: Secrets.of(secret, settings.udp.realm) for name, secret in secrets.items()}
+    return Reader(known, settings.udp.window)
+
+
 def _fixed_changes(old: Settings, new: Settings) -> list[str]:
     """The settings that only a restart can change, and that did change."""
     fixed: dict[str, Callable[[Settings], object]] = {
@@ -262,6 +305,10 @@ def _fixed_changes(old: Settings, new: Settings) -> list[str]:
         "server.port": lambda settings: settings.server.port,
         "server.listen": lambda settings: (settings.server.unix, settings.server.endpoint),
         "server.max_connections": lambda settings: settings.server.max_connections,
+        "udp.enabled": lambda settings: settings.udp.enabled,
+        "udp.host": lambda settings: settings.udp.host,
+        "udp.port": lambda settings: settings.udp.port,
+        "udp.state_path": lambda settings: settings.udp.state_path,
         "whitelist.storage_path": lambda settings: settings.storage.storage_path,
         "whitelist.cleanup_interval_seconds": lambda settings: settings.storage.cleanup_interval_seconds,
     }

@@ -100,6 +100,23 @@ class Own:
 
 
 @dataclass(frozen=True, slots=True)
+class Exactly:
+    """What a packet closes that names a network: all that this key has for exactly that, for whichever host."""
+
+    key: Key
+    network: Network
+
+    @property
+    def address(self) -> Address:
+        """An address that such a grant opens."""
+        return Address(self.network.bits, self.network.base)
+
+    def holds(self, key: str | None, via: Via, network: Network, host: str | None = None) -> bool:
+        """Whether a grant or a wish like this is meant."""
+        return key == self.key.name and network == self.network
+
+
+@dataclass(frozen=True, slots=True)
 class One:
     """What DELETE /grants/{id} closes: one owner's grant for one network, and its knocks that still wait.
 
@@ -118,6 +135,9 @@ class One:
     def holds(self, key: str | None, via: Via, network: Network, host: str | None = None) -> bool:
         """Whether a grant or a wish like this is meant."""
         return key == self.key and network == self.network and host == self.host
+
+
+Choice = Own | Exactly | One
 
 
 def objection(grant: Grant, key: Key | None, forbidden: Forbidden) -> str:

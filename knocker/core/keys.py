@@ -29,7 +29,8 @@ class Key:
     """One entry of api_keys. `ttl` and `max_ttl` are seconds; `admin` is allow_remote_whitelist.
 
     `expires` is the wall-clock second from which the key is refused, `max_addresses` how many own addresses of
-    one family its grants may open at a time; None is without end.
+    one family its grants may open at a time; None is without end. `udp_secret` is what its packets are made with,
+    None for a key that may not knock over UDP.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Key:
     ipv6_prefix: int = 128
     max_addresses: int | None = None
     expires: float | None = None
+    udp_secret: bytes | None = None
     # What a stored grant remembers of the secret: enough to notice a change, nothing to guess from.
     mark: str = field(init=False, compare=False)
 

@@ -14,7 +14,7 @@ from enum import Enum
 
 from knocker.core.addresses import Address, Extent, Network, NetworkMap, Networks
 from knocker.core.crowds import Crowd, Crowds, place_of, surplus
-from knocker.core.grant import Grant, One, Own, Via, Wish, fitted, lost_right, objection
+from knocker.core.grant import Choice, Grant, Via, Wish, fitted, lost_right, objection
 from knocker.core.hosts import Scope
 from knocker.core.keys import Key, Keyring
 from knocker.core.knock import Forbidden
@@ -235,7 +235,7 @@ class Whitelist:
 
     # Closing.
 
-    def chosen(self, choice: Own | One) -> list[Grant]:
+    def chosen(self, choice: Choice) -> list[Grant]:
         """The grants that `choice` holds, those that are being stored among them."""
         grants = [*self._at.covering(choice.address), *(plan.grant for plan in self._planned.values())]
         return [grant for grant in grants if choice.holds(grant.key, grant.via, grant.network, grant.host)]

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from knocker.core.addresses import Networks
 from knocker.core.gate import Gate
-from knocker.core.grant import Grant, One, Own, Wish
+from knocker.core.grant import Choice, Grant, Wish
 from knocker.core.limits import Limit, Limits
 from knocker.core.moment import Moment
 from knocker.core.tally import Tally
@@ -24,7 +24,7 @@ class Store(Protocol):
         """Store what a knock leaves, then let it count."""
         ...
 
-    def remove(self, choice: Own | One, why: str = "") -> Deferred[None]:
+    def remove(self, choice: Choice, why: str = "") -> Deferred[None]:
         """Close an owner's grants at once, and store that; knocks of theirs that still wait are refused."""
         ...
 

@@ -1,6 +1,7 @@
 """knocker.yaml: read as a whole, or refused with every fault and its place."""
 
-from knocker.settings.model import Deny, Logging, Security, Server, Settings, Storage, UnixSocket
+from knocker.settings.model import Deny, Logging, Security, Server, Settings, Storage, Udp, UnixSocket
 from knocker.settings.reading import Faulty, load, parse
 
-__all__ = ["Deny", "Faulty", "Logging", "Security", "Server", "Settings", "Storage", "UnixSocket", "load", "parse"]
+__all__ = ["Deny", "Faulty", "Logging", "Security", "Server", "Settings", "Storage", "Udp", "UnixSocket"]
+__all__ += ["load", "parse"]

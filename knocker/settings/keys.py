@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from knocker.core.keys import LONGEST_KEY, Key, digest_of, well_formed
+from knocker.core.keys import LONGEST_KEY, Key, digest_of, udp_secret, well_formed
 from knocker.settings import fields
 from knocker.settings.place import SHORTEST_KEY, Place, Read, section
 
@@ -24,6 +24,7 @@ def api_keys(default_prefix: int, key_file: KeyFile) -> Read:
         found = [_members_of(item, place.at(index), index, key_file) for index, item in enumerate(value)]
         _distinct([members.get("name") for members in found], place, "name", "the name of another key")
         _distinct([members.get("digest") for members in found], place, "key", "the same secret as another key")
+        _distinct([members.get("udp_secret") for members in found], place, "udp_secret", "the same as another key's")
         if place.complaints.faults:
             return ()
         return tuple(_key(members, default_prefix) for members in found)
@@ -50,8 +51,8 @@ _MEMBERS: dict[str, Read] = {
     "max_addresses": fields.maybe(fields.integer(1, 1000)),
     "expires": fields.moment,
     "ipv6_prefix": fields.integer(48, 128),
-    "udp": fields.not_built(False),
-    "udp_secret": fields.maybe(fields.hex_digits),
+    "udp": fields.boolean,
+    "udp_secret": fields.maybe(lambda value, place: bytes.fromhex(fields.hex_digits(value, place))),
 }
 NAMES = tuple(_MEMBERS)
 
@@ -72,10 +73,19 @@ def _members_of(value: Any, place: Place, index: int, key_file: KeyFile) -> dict
         place.at("ttl").fault(f"{found['ttl']} is more than max_ttl, {found['max_ttl']}")
     if value.get("name") is None:
         found["name"] = f"key-{index + 1}"
-    secret = found.get("key") or found.get("key_sha256")
-    if secret is None and found.get("key_file") is not None:
-        secret = _filed(found["key_file"], place.at("key_file"), key_file)
-    found["digest"] = secret or None
+    plain = found.get("key") or ""
+    if found.get("key_file") is not None:
+        plain = _filed(found["key_file"], place.at("key_file"), key_file)
+    found["digest"] = digest_of(plain.encode("ascii")) if plain else found.get("key_sha256") or None
+    if not found.get("udp"):
+        found["udp_secret"] = None
+    elif plain:
+        found["udp_secret"] = udp_secret(plain)
+        if not well_formed(plain):
+            # Whoever sees one packet could try easy keys on it for as long as he likes.
+            place.at("udp").fault("a key that knocks over UDP has to be one that `knocker genkey` made")
+    elif found.get("key_sha256") and not found.get("udp_secret"):
+        place.at("udp").fault("beside key_sha256 it needs udp_secret, which `knocker genkey` printed with it")
     return found
 
 
@@ -91,19 +101,20 @@ def _key(members: dict[str, Any], default_prefix: int) -> Key:
         ipv6_prefix=members.get("ipv6_prefix", default_prefix),
         max_addresses=members.get("max_addresses"),
         expires=members.get("expires"),
+        udp_secret=members.get("udp_secret"),
     )
 
 
-def _filed(path: str, place: Place, key_file: KeyFile) -> bytes:
-    """The digest of the key in a file: its text but for one line break at the end."""
+def _filed(path: str, place: Place, key_file: KeyFile) -> str:
+    """The key in a file: its text but for one line break at the end."""
     data = key_file(path, place)
     if data is None:
-        return b""
+        return ""
     try:
         text = data.decode("ascii")
     except ValueError:
         place.fault("the file holds other than printable ASCII characters")
-        return b""
+        return ""
     return _plain(text.removesuffix("\n").removesuffix("\r"), place)
 
 
@@ -114,15 +125,15 @@ def _name(value: Any, place: Place) -> str:
     return value
 
 
-def _plain(value: Any, place: Place) -> bytes:
-    """A key in plain text, as its digest."""
+def _plain(value: Any, place: Place) -> str:
+    """A key in plain text."""
     fault = _weakness(value)
     if fault:
         place.fault(fault)
-        return b""
+        return ""
     if value.startswith("kn_") and len(value) == 52 and not well_formed(value):
         place.warn("it looks like a generated key, but its checksum is wrong: was it mistyped?")
-    return digest_of(value.encode("ascii"))
+    return str(value)
 
 
 def _weakness(value: Any) -> str:

@@ -90,6 +90,26 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True)
+class Udp:
+    """Where knocks come as single datagrams. `window`: seconds that a packet's time may differ from ours.
+
+    `realm`: the server's name in packets, so that those for another are none here.
+    """
+
+    enabled: bool = False
+    host: str = "::"
+    port: int = 62201
+    window: int = 120
+    realm: str = ""
+    state_path: str = "udp-seen.log"
+
+    @property
+    def where(self) -> str:
+        """Where it listens, in words."""
+        return f"UDP {self.host} port {self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that knocker.yaml says. `warnings` are for the admin, at every start."""
 
@@ -100,4 +120,5 @@ class Settings:
     knock_hosts: frozenset[str] = frozenset()
     cors_origin: str = "*"
     logging: Logging = Logging()
+    udp: Udp = Udp()
     warnings: tuple[str, ...] = ()

@@ -7,13 +7,13 @@ import re
 from typing import Any
 
 from knocker.core.addresses import Network, Networks
-from knocker.core.keys import LONGEST_KEY
+from knocker.core.keys import LONGEST_KEY, Key
 from knocker.core.limits import Limit
 from knocker.core.paths import Exclusions
 from knocker.settings import endpoint, fields, keys
 from knocker.settings.document import MOST_BYTES, Unreadable, read
 from knocker.settings.file import OPEN_TO_OTHERS, contents
-from knocker.settings.model import Deny, Logging, Security, Server, Settings, Storage
+from knocker.settings.model import Deny, Logging, Security, Server, Settings, Storage, Udp
 from knocker.settings.place import Complaints, Place, Read, section
 
 
@@ -58,6 +58,14 @@ _RATE_LIMIT: dict[str, Read] = {
     "failed_requests": fields.integer(0, 1_000_000),
 }
 _LOGGING: dict[str, Read] = {"level": fields.log_level, "format": fields.choice("text", "json")}
+_UDP: dict[str, Read] = {
+    "enabled": fields.boolean,
+    "host": fields.ip_literal,
+    "port": fields.integer(1, 65535),
+    "window_seconds": fields.integer(30, 300),
+    "realm": lambda value, place: fields.text(value, place) if value != "" else "",
+    "state_path": fields.text,
+}
 _KNOCK_PAGE: dict[str, Read] = {
     "enabled": fields.not_built(False),
     "url": lambda value, place: None if value is None else _url_host(value, place),
@@ -71,7 +79,7 @@ _TOP: dict[str, Read] = {
     "security": lambda value, place: section(value, place, _SECURITY),
     "knock_page": lambda value, place: section(value, place, _KNOCK_PAGE),
     "cors": lambda value, place: section(value, place, {"allowed_origin": fields.origin}),
-    "udp": lambda value, place: _switched_off(value, place, ("host", "port", "window_seconds", "realm", "state_path")),
+    "udp": lambda value, place: section(value, place, _UDP),
     "logging": lambda value, place: section(value, place, _LOGGING),
     "metrics": lambda value, place: _switched_off(value, place, ("host", "port")),
     "documentation": lambda _, place: place.warn("it has no meaning here and may be removed"),
@@ -152,6 +160,7 @@ def _settings(document: Any, top: Place, key_file: keys.KeyFile) -> dict[str, An
         "security": _security(security),
         "knock_hosts": frozenset(filter(None, (page.get("url"), *page.get("also", ())))),
         "logging": Logging(**found.get("logging", {})),
+        "udp": _udp(found.get("udp", {}), all_keys, whitelist, top.at("udp")),
         "cors_origin": found.get("cors", {}).get("allowed_origin", "*"),
     }
 
@@ -217,6 +226,19 @@ def _limit(found: dict[str, int]) -> Limit:
         successful=found.get("successful_requests", standard.successful),
         failed=found.get("failed_requests", standard.failed),
     )
+
+
+def _udp(found: dict[str, Any], all_keys: tuple[Key, ...], whitelist: dict[str, Any], place: Place) -> Udp:
+    members = {("window" if name == "window_seconds" else name): value for name, value in found.items()}
+    udp = Udp(**members)
+    may = any(key.udp_secret is not None for key in all_keys)
+    if udp.enabled and all_keys and not may:
+        place.at("enabled").warn("no key may knock over UDP: write `udp: true` beside one")
+    if may and not udp.enabled:
+        place.warn("a key may knock over UDP, but udp.enabled is not true")
+    if udp.state_path == whitelist.get("storage_path", Storage().storage_path):
+        place.at("state_path").fault("it is whitelist.storage_path; it needs a file of its own")
+    return udp
 
 
 def _switched_off(value: Any, place: Place, others: tuple[str, ...]) -> Any:

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from knocker.core.grant import Grant, One, Own, Wish
+from knocker.core.grant import Choice, Grant, Wish
 from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
@@ -88,7 +88,7 @@ class JsonFile:
         self._wake()
         return waiter
 
-    def remove(self, choice: Own | One, why: str = "") -> Deferred[None]:
+    def remove(self, choice: Choice, why: str = "") -> Deferred[None]:
         """Close an owner's grants: at once in memory, then on disk; fails with Refused where the disk did not take it.
 
         A close that could not be stored counts all the same and is written again until it is. Knocks of the same

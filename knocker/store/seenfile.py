@@ -1,0 +1,219 @@
+"""The packets that were seen, on disk: a knock counts only once its packet is known for good (contract 4).
+
+Lines are appended and synced, several packets at a time, and what is too old to matter is left out when the file
+is written anew. A file that is lost or damaged cannot say which packets were seen: then those made before now and
+for a window after are refused, once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from knocker.core.packets.seen import MOST, Seen, Sighting
+from knocker.core.refusals import Refusal, Refused
+from knocker.store import atomic
+from knocker.store.jsonfile import InThread
+from knocker.store.lock import Unusable
+
+_HEAD = "knocker-seen-1"
+_LONGEST = 120 * 4 * MOST  # bytes that a file of ours can have
+_FEW = 2000  # lines beyond what must be kept, before the file is written anew
+
+log = Logger()
+
+
+@dataclass
+class _Found:
+    """What a file holds; `damage` says what is wrong with it."""
+
+    mark: int = 0
+    fence: int = 0
+    sightings: tuple[Sighting, ...] = ()
+    damage: str = ""
+
+
+class SeenFile:
+    """The file and what it says. `in_thread` runs a function off the reactor, one at a time."""
+
+    def __init__(self, path: str, in_thread: InThread) -> None:
+        self.path = path
+        self.failure = ""
+        self.seen = Seen(0)
+        self._in_thread = in_thread
+        self._descriptor = -1
+        self._lines = 0
+        self._torn = False  # the file may end in half a line
+        self._waiting: list[tuple[Sighting, Deferred[None]]] = []
+        self._writing = False
+
+    # Loading, before any packet.
+
+    def load(self, window: int, now: int) -> None:
+        """Read what is there (times in milliseconds) and write it anew; raises Unusable."""
+        found = _read(self.path)
+        if found.damage:
+            found.fence = max(found.fence, now + window)
+            log.warn(
+                "{path}: {damage}: UDP knocks made before now and in the next {seconds} s are refused, since they may"
+                " have been seen already",
+                path=self.path,
+                damage=found.damage,
+                seconds=window // 1000,
+            )
+        self.seen = Seen(window, max(found.mark, now if found.damage else 0), found.fence, found.sightings)
+        if self.seen.is_behind(now):
+            log.error(
+                "{path}: the clock is {seconds} s behind the highest time that it ever had: UDP knocks are refused"
+                " until it is right; if it was wrong before, remove the file",
+                path=self.path,
+                seconds=(self.seen.mark - now) // 1000,
+            )
+        text = self._text()
+        self._lines = text.count(b"\n")
+        try:
+            self._rewrite(text)
+        except OSError as error:
+            raise Unusable(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def complaints(self, now: int) -> list[str]:
+        """What keeps UDP knocks from being taken, in words for the admin."""
+        behind = [f"the clock is behind the highest time in {self.path}"] if self.seen.is_behind(now) else []
+        return [self.failure, *behind] if self.failure else behind
+
+    def close(self) -> None:
+        """Keep nothing open."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    # Keeping.
+
+    def keep(self, sighting: Sighting) -> Deferred[None]:
+        """Fires once the packet is known for good; fails with Refused, and then it may be sent again."""
+        waiter: Deferred[None] = Deferred()
+        self._waiting.append((sighting, waiter))
+        if not self._writing:
+            self._writing = True
+            Deferred.fromCoroutine(self._write_all())
+        return waiter
+
+    async def _write_all(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                await self._write([sighting for sighting, _ in waiting])
+                for sighting, waiter in waiting:
+                    if self.failure:
+                        self.seen.forget(sighting)
+                        waiter.errback(Refused(Refusal.NOT_STORED, self.failure))
+                    else:
+                        waiter.callback(None)
+        finally:
+            self._writing = False
+
+    async def _write(self, sightings: list[Sighting]) -> None:
+        anew = self._torn or self._lines > len(self.seen) + _FEW
+        # What is written anew has those that wait already: they were seen, though nothing came of them yet.
+        text = self._text() if anew else "".join(map(_line, sightings)).encode()
+        try:
+            await self._in_thread(lambda: self._rewrite(text) if anew else self._append(text))
+        except Exception as error:  # noqa: BLE001 - whatever it was, nothing is known to be stored
+            self._torn = True
+            self._fail(error)
+            return
+        self._lines = self._lines + len(sightings) if not anew else text.count(b"\n")
+        if self.failure:
+            log.info("{path} can be written again", path=self.path)
+        self.failure, self._torn = "", False
+
+    def _fail(self, error: Exception) -> None:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        failure = f"{self.path} could not be written: {reason}"
+        if failure != self.failure:
+            log.error("{failure}; UDP knocks are refused until it can be", failure=failure)
+        self.failure = failure
+
+    # In the writer's thread.
+
+    def _append(self, text: bytes) -> None:
+        rest = memoryview(text)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+        os.fdatasync(self._descriptor)
+
+    def _rewrite(self, text: bytes) -> None:
+        self.close()
+        atomic.replace(self.path, [text])
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def _text(self) -> bytes:
+        live = self.seen.live()
+        head = f"{_HEAD} {self.seen.mark} {self.seen.fence}"
+        return "".join((_checked(head), *map(_line, live))).encode()
+
+
+def _line(sighting: Sighting) -> str:
+    return _checked(f"{sighting.seen} {sighting.made} {sighting.owner} {sighting.nonce.hex()}")
+
+
+def _checked(text: str) -> str:
+    return f"{text} {zlib.crc32(text.encode()):08x}\n"
+
+
+def _read(path: str) -> _Found:
+    """What the file says; raises Unusable for what is no file to work with."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        os.unlink(atomic.temporary(path))
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return _Found(damage="there is no such file")
+    except OSError as error:
+        raise Unusable(f"{path}: {error.strerror}; udp.state_path names a file of Knocker's own") from None
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Unusable(f"{path}: not a regular file; udp.state_path names a file")
+        try:
+            data = file.read(_LONGEST + 1)
+        except OSError as error:
+            raise Unusable(f"{path}: {error.strerror}") from None
+    return _parsed(data)
+
+
+def _parsed(data: bytes) -> _Found:
+    # What stands behind the last line break was being written when we died: nothing came of it.
+    lines = list(_proven(data[: data.rfind(b"\n") + 1].decode("ascii", "replace").split("\n")[:-1]))
+    head = lines[0] if lines else None
+    try:
+        if head is None or len(data) > _LONGEST:
+            raise ValueError
+        name, mark, fence = head
+        if name != _HEAD:
+            raise ValueError
+        found = _Found(int(mark), int(fence))
+    except ValueError:
+        return _Found(damage="it is damaged")
+    sightings = []
+    for fields in lines[1:]:
+        try:
+            seen, made, owner, nonce = fields or []
+            sightings.append(Sighting(int(seen), int(made), owner, bytes.fromhex(nonce)))
+        except ValueError:
+            found.damage = "a part of it is damaged"
+    found.sightings = tuple(sightings)
+    return found
+
+
+def _proven(lines: list[str]) -> Iterator[list[str] | None]:
+    """The fields of each line, None where its checksum is not that of the rest."""
+    for line in lines:
+        text, _, _ = line.rpartition(" ")
+        yield text.split(" ") if _checked(text) == line + "\n" else None
