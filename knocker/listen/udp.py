@@ -85,17 +85,20 @@ class SilentDoor(DatagramProtocol):
         return sighting
 
     async def _act(self, packet: Packet, sighting: Sighting, source: Address) -> None:
-        key = self.house.gate.policy.keyring.named(packet.key)
         try:
             await self._keep(sighting)
-            await self._carry_out(packet.knock, source, self._valid(key, packet))
+            await self._carry_out(packet.knock, source, self._key(packet))
         except Refused as refused:
             self._report(packet, source, refused)
         else:
             self.house.tally.knock("udp", "closed" if packet.knock.revoke else "granted")
 
-    def _valid(self, key: Key | None, packet: Packet) -> Key:
-        if key is None or key.is_over(self.house.now().wall):
+    def _key(self, packet: Packet) -> Key:
+        """The packet's key as it is now."""
+        key = self.house.gate.policy.keyring.named(packet.key)
+        if key is None or not self.reader.knows(packet):
+            raise Refused(Refusal.BAD_KEY, f"the key {packet.key} changed while its knock waited")
+        if key.is_over(self.house.now().wall):
             raise Refused(Refusal.BAD_KEY, f"the key {packet.key} has expired: see its `expires` in api_keys")
         return key
 

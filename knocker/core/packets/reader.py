@@ -43,6 +43,10 @@ class Reader:
         self._slots: dict[int, list[bytes]] = {}
         self._middle: int | None = None
 
+    def knows(self, packet: Packet) -> bool:
+        """Whether the packet's key is still the one that it was made with."""
+        return self._owners.get(packet.key) == packet.owner
+
     def read(self, data: bytes, wall: float) -> Packet:
         """The knock in a datagram that arrived at the Unix second `wall`; raises NotOurs."""
         if len(data) != SIZE:
