@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from knocker.client import LARGE, Account, Answer, account, ask, resolve
+from knocker.account import Account, account
+from knocker.client import LARGE, Answer, ask, resolve
 from knocker.core import strictjson
 from knocker.faults import NO_ANSWER, REFUSED, USAGE, Failed, printable, say
 

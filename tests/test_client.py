@@ -22,8 +22,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from knocker import client, remote
+from knocker.account import Account, Where, account, read_url
 from knocker.cli import main, owner
-from knocker.client import Where, account, read_url
 from knocker.faults import Failed, printable
 
 KEY = "phone-key-0123456789-abc"
@@ -138,7 +138,7 @@ class Desk:
     def file(self) -> Path:
         return self.home / ".config/knocker/client.yaml"
 
-    def account(self, url: str | None = None, key_file: Path | None = None) -> client.Account:
+    def account(self, url: str | None = None, key_file: Path | None = None) -> Account:
         return account(url, None if key_file is None else str(key_file), self.environ)
 
     def fault(self, url: str | None = None, key_file: Path | None = None) -> str:
