@@ -19,6 +19,7 @@ test-long: $(VENV)/.test-ready
 
 bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/whitelist.py
+	$(BIN)/python benchmarks/attack.py
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check -q

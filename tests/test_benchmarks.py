@@ -6,13 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_whitelists_benchmark_prints_its_tables() -> None:
+@pytest.mark.parametrize(
+    ("name", "headings"),
+    [
+        pytest.param("whitelist", ["A verdict", "Memory at", "Start, from exec"], id="whitelist"),
+        pytest.param("attack", ["room for everybody", "all of these at once", "crowd, anew"], id="attack"),
+    ],
+)
+def test_a_benchmark_prints_its_tables(name: str, headings: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "benchmarks/whitelist.py", "--quick"], cwd=ROOT, capture_output=True, text=True, timeout=50
+        [sys.executable, f"benchmarks/{name}.py", "--quick"], cwd=ROOT, capture_output=True, text=True, timeout=55
     )
     assert done.returncode == 0, done.stderr
-    for heading in ("A verdict", "Memory at", "Start, from exec"):
-        assert heading in done.stdout
+    assert not [heading for heading in headings if heading not in done.stdout]

@@ -8,14 +8,17 @@ import socket
 import stat
 from typing import Any
 
+from twisted.internet import tcp, unix
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 _BACKLOG = 512  # proxies open connections in bursts
+_AT_ONCE = 8  # connections
 
 
 class CannotListen(Exception):
@@ -24,8 +27,7 @@ class CannotListen(Exception):
 
 def on_address(reactor: Any, host: str, port: int, site: IProtocolFactory) -> IListeningPort:
     """Listen on TCP; raises CannotListen."""
-    endpoint = TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
-    return _outcome(endpoint(reactor, port, backlog=_BACKLOG, interface=host).listen(site))
+    return _started(_TcpPort(port, site, _BACKLOG, host, reactor))
 
 
 def on_endpoint(reactor: Any, text: str, site: IProtocolFactory) -> IListeningPort:
@@ -40,11 +42,41 @@ def on_endpoint(reactor: Any, text: str, site: IProtocolFactory) -> IListeningPo
 def on_unix_socket(reactor: Any, path: str, mode: int, site: IProtocolFactory) -> IListeningPort:
     """Listen on a unix socket whose file gets the permissions `mode`; raises CannotListen."""
     _make_way(path)
+    return _started(_UnixPort(os.fsencode(path), site, _BACKLOG, mode, reactor))
+
+
+def _started(port: tcp.Port) -> IListeningPort:
     try:
-        port: IListeningPort = reactor.listenUNIX(path, site, backlog=_BACKLOG, mode=mode)
+        port.startListening()
     except CannotListenError as error:
         raise CannotListen(_reason(error)) from None
     return port
+
+
+class _Fair:
+    """Takes a few connections in a turn; Twisted takes more and more, and a burst of them fills a turn alone."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # What Twisted says is Twisted's, also of a class of ours: the log tells it only so often.
+        self._logger = Logger(namespace="twisted.internet.tcp.Port")
+
+    @property
+    def numberAccepts(self) -> int:
+        """How many at once."""
+        return _AT_ONCE
+
+    @numberAccepts.setter
+    def numberAccepts(self, _: int) -> None:
+        """Stays as it is, however many wait."""
+
+
+class _TcpPort(_Fair, tcp.Port):
+    pass
+
+
+class _UnixPort(_Fair, unix.Port):
+    pass
 
 
 async def close(port: IListeningPort) -> None:

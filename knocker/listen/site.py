@@ -25,11 +25,11 @@ from knocker.listen.request import peer_of
 from knocker.listen.verify import is_verify
 
 MOST_BODY = 4096  # bytes
-HEADERS_WITHIN = 10.0  # seconds from a request's first byte, and from a connection's start to the first one
+HEADERS_WITHIN = 10  # seconds from a request's first byte, and from a connection's start to the first one
 BODY_WITHIN = 10.0  # seconds from the end of the headers
-READ_WITHIN = 20.0  # seconds for the client to take what fills the connection's buffers
+READ_WITHIN = 10.0  # seconds for the client to take what fills the connection's buffers
 IDLE = 130  # seconds between requests; Caddy keeps a connection for 120
-TURN = 8  # requests of one connection that are answered before others have their turn
+TURN, STRANGERS_TURN = 8, 2  # requests of one connection that are answered before others have their turn
 LINGER = 2.0  # seconds for the client to read a refusal before the connection is cut
 _LONGEST_LENGTH = 18  # digits of a Content-Length that are still read as a number
 
@@ -93,6 +93,7 @@ class GateChannel(HTTPChannel):
     _refused = False
     _leaving = False
     _answered = 0
+    _turn = STRANGERS_TURN
     _deadline: IDelayedCall | None = None
     _unread: IDelayedCall | None = None
     _rest: IDelayedCall | None = None
@@ -104,9 +105,10 @@ class GateChannel(HTTPChannel):
 
     def connectionMade(self) -> None:
         """A connection that says nothing at all may not stay."""
+        self.timeOut = HEADERS_WITHIN  # until the first whole request; a timer that is brought forward costs more
         super().connectionMade()
-        self.setTimeout(HEADERS_WITHIN)
         self.site.channels[self] = None
+        self._turn = TURN if self.site.is_proxy(self.getPeer()) else STRANGERS_TURN
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Forget the connection."""
@@ -170,7 +172,7 @@ class GateChannel(HTTPChannel):
     def requestDone(self, request: Request) -> None:
         """A request is answered; what came meanwhile is looked at, in turn with everybody else's."""
         self._answered += 1
-        if self._answered >= TURN or self._waitingForTransport:
+        if self._answered >= self._turn or self._waitingForTransport:
             self.paused = True
         super().requestDone(request)
         if self.paused and self.persistent:
@@ -296,7 +298,7 @@ class GateSite(Site):
 
         A trusted proxy gets the place of a stranger: who reaches the port directly cannot shut it for the others.
         """
-        if len(self.channels) >= self.most_connections and not (self._is_proxy(addr) and self._make_room()):
+        if len(self.channels) >= self.most_connections and not (self.is_proxy(addr) and self._make_room()):
             self.house.tally.drop("too_many_connections")
             self.house.reports.report(
                 "too_many_connections",
@@ -306,13 +308,14 @@ class GateSite(Site):
             return None
         return super().buildProtocol(addr)
 
-    def _is_proxy(self, addr: object) -> bool:
+    def is_proxy(self, addr: object) -> bool:
+        """Whether a trusted proxy is at the other end."""
         return self.house.gate.policy.believes(peer_of(addr))
 
     def _make_room(self) -> bool:
         """Cut off the stranger that has been here longest without a request at hand, if there is one."""
         for channel in self.channels:
-            if not channel.is_answering and not self._is_proxy(channel.getPeer()):
+            if not channel.is_answering and not self.is_proxy(channel.getPeer()):
                 self.channels.pop(channel)
                 channel.transport.abortConnection()
                 return True
