@@ -15,6 +15,8 @@ from knocker.settings.document import MOST_BYTES, Unreadable, read
 from knocker.settings.file import OPEN_TO_OTHERS, contents
 from knocker.settings.place import Complaints, Place, Read, section
 
+UDP_PORT = 62201
+
 
 @dataclass(frozen=True, slots=True)
 class Where:
@@ -101,36 +103,119 @@ class Account:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SilentAccount:
+    """Where a gate takes datagrams, its realm, and the key for it."""
+
+    host: str
+    port: int
+    realm: str
+    key: str = field(repr=False)
+    key_source: str
+    warnings: tuple[str, ...] = ()
+
+
 def account(url: str | None, key_file: str | None, environ: Mapping[str, str]) -> Account:
     """Each of the two from its option, else the environment, else client.yaml; raises Failed."""
-    url_source, url_text = ("--url", url) if url is not None else ("$KNOCKER_URL", environ.get("KNOCKER_URL"))
-    warnings: list[str] = []
-    key_source, key = "$KNOCKER_KEY", environ.get("KNOCKER_KEY")
-    if key_file is not None:
-        key_source, key = key_file, _filed_key(key_file, warnings)
-    path = client_yaml(environ)
-    filed = {} if (url is not None or url_text) and key else _filed(path, warnings)
-    if url is None and not url_text:
-        url_source, url_text = f"{path}: url", filed.get("url")
-    if not key and filed.get("key_file"):
-        key_source = os.path.join(os.path.dirname(path), os.path.expanduser(filed["key_file"]))
-        key = _filed_key(key_source, warnings)
-    elif not key:
-        key_source, key = path, filed.get("key")
+    sources = _Sources(environ)
+    key_source, key = sources.key(key_file, bool(url is not None or environ.get("KNOCKER_URL")))
+    url_source, url_text = sources.url(url)
     if url_text is None or not key:
-        raise _nothing(url_text is not None, path)
-    fault = key_fault(key)
-    if fault:
-        raise Failed(USAGE, f"{key_source}: {fault}")
-    if key.startswith("kn_") and len(key) == 52 and not well_formed(key):
-        warnings.append(f"{key_source}: it looks like a generated key, but its checksum is wrong: was it mistyped?")
+        raise _nothing(url_text is not None, sources.path)
     try:
         where = read_url(url_text)
     except ValueError as error:
         raise Failed(USAGE, f"{url_source}: {error}") from None
+    sources.check(key_source, key)
     if where.in_clear:
-        warnings.append(f"{url_source}: over http:// the key travels in clear text; use https:// where you can")
-    return Account(where, key, key_source, tuple(warnings))
+        sources.warnings.append(f"{url_source}: over http:// the key travels in clear text; use https:// where you can")
+    return Account(where, key, key_source, tuple(sources.warnings))
+
+
+def silent_account(
+    target: str | None, realm: str | None, key_file: str | None, environ: Mapping[str, str]
+) -> SilentAccount:
+    """The same for datagrams. `target`: HOST or HOST:PORT of the option, None for client.yaml's; raises Failed."""
+    sources = _Sources(environ)
+    key_source, key = sources.key(key_file, bool(target))
+    filed = {} if target and realm is not None else sources.filed.get("udp", {})
+    if target:
+        host, port = _target(target)
+    elif "host" in filed:
+        host, port = filed["host"], filed.get("port", UDP_PORT)
+    else:
+        raise Failed(USAGE, "which gate?", f"put host into {sources.path}, below udp, or use --udp HOST:PORT")
+    if not key:
+        raise _nothing(True, sources.path)
+    sources.check(key_source, key)
+    if not well_formed(key):
+        sources.warnings.append(f"{key_source}: a gate takes datagrams only with keys that `knocker genkey` made")
+    return SilentAccount(
+        host, port, filed.get("realm", "") if realm is None else realm, key, key_source, tuple(sources.warnings)
+    )
+
+
+def _target(text: str) -> tuple[str, int]:
+    """HOST, HOST:PORT, or an IPv6 address in brackets before its port."""
+    host, port = text, ""
+    if text.startswith("[") or text.count(":") == 1:
+        host, _, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+    try:
+        if port and not (re.fullmatch("[0-9]{1,5}", port, re.ASCII) and 1 <= int(port) <= 65535):
+            raise ValueError("a port is a number from 1 to 65535")
+        return _host(host.removeprefix("[").removesuffix("]")), int(port or UDP_PORT)
+    except ValueError as error:
+        raise Failed(USAGE, f"--udp: {error}", "write HOST or HOST:PORT, and IPv6 as [2001:db8::1]:62201") from None
+
+
+class _Sources:
+    """Where a person may have put what a command needs. client.yaml is read only where nothing else says it."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.path = client_yaml(environ)
+        self.warnings: list[str] = []
+        self._filed: dict[str, Any] | None = None
+
+    @property
+    def filed(self) -> dict[str, Any]:
+        """What client.yaml says."""
+        if self._filed is None:
+            self._filed = _filed(self.path, self.warnings)
+        return self._filed
+
+    def url(self, option: str | None) -> tuple[str, str | None]:
+        """The gate's address, and where it stands."""
+        if option is not None:
+            return "--url", option
+        if self.environ.get("KNOCKER_URL"):
+            return "$KNOCKER_URL", self.environ["KNOCKER_URL"]
+        return f"{self.path}: url", self.filed.get("url")
+
+    def key(self, option: str | None, gate_known: bool) -> tuple[str, str | None]:
+        """The key, and where it stands. `gate_known`: nothing else is needed of client.yaml."""
+        source, key = "$KNOCKER_KEY", self.environ.get("KNOCKER_KEY")
+        if option is not None:
+            source, key = option, _filed_key(option, self.warnings)
+        if key and gate_known:
+            return source, key
+        filed = self.filed
+        if not key and filed.get("key_file"):
+            source = os.path.join(os.path.dirname(self.path), os.path.expanduser(filed["key_file"]))
+            key = _filed_key(source, self.warnings)
+        elif not key:
+            source, key = self.path, filed.get("key")
+        return source, key
+
+    def check(self, source: str, key: str) -> None:
+        """Whether a gate could take this key; raises Failed."""
+        fault = key_fault(key)
+        if fault:
+            raise Failed(USAGE, f"{source}: {fault}")
+        if key.startswith("kn_") and len(key) == 52 and not well_formed(key):
+            self.warnings.append(
+                f"{source}: it looks like a generated key, but its checksum is wrong: was it mistyped?"
+            )
 
 
 def _nothing(has_url: bool, path: str) -> Failed:
@@ -179,7 +264,11 @@ def _url(value: Any, place: Place) -> str:
     return str(value)
 
 
-_UDP: dict[str, Read] = {"host": fields.text, "port": fields.integer(1, 65535), "realm": fields.anything}
+_UDP: dict[str, Read] = {
+    "host": lambda value, place: _udp_host(value, place),
+    "port": fields.integer(1, 65535),
+    "realm": lambda value, place: fields.text(value, place) if value != "" else "",
+}
 _TABLE: dict[str, Read] = {
     "url": fields.maybe(_url),
     "key": fields.maybe(_key),
@@ -189,7 +278,15 @@ _TABLE: dict[str, Read] = {
 _NAMES = {**{name: name for name in _TABLE}, **{name: f"udp.{name}" for name in _UDP}}
 
 
-def _filed(path: str, warnings: list[str]) -> dict[str, str]:
+def _udp_host(value: Any, place: Place) -> str:
+    try:
+        return _host(value if isinstance(value, str) else "")
+    except ValueError as error:
+        place.fault(str(error))
+        return ""
+
+
+def _filed(path: str, warnings: list[str]) -> dict[str, Any]:
     """What client.yaml says; empty where there is none."""
     try:
         data, is_open = contents(path, MOST_BYTES + 1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from knocker import __version__, remote
+from knocker import __version__, knocking, remote
 from knocker.core.keys import digest_of, generate, udp_secret
 from knocker.faults import INTERRUPTED, NO_ANSWER, REFUSED, USAGE, Failed, fail, say
 from knocker.settings import Faulty, Server, Settings, load
@@ -39,12 +39,12 @@ def main() -> None:
 
         twistd -n --pidfile= knocker --config knocker.yaml
 
-    Anywhere: leave, grants, revoke. They ask the gate at $KNOCKER_URL with the key in $KNOCKER_KEY, else those in
-    ~/.config/knocker/client.yaml (url, key or key_file).
+    Anywhere: knock, leave, grants, revoke, packet. They ask the gate at $KNOCKER_URL with the key in $KNOCKER_KEY,
+    else those in ~/.config/knocker/client.yaml (url, key or key_file, udp).
     """
 
 
-for _command in (remote.leave, remote.grants, remote.revoke):
+for _command in (knocking.knock, knocking.leave, knocking.packet, remote.grants, remote.revoke):
     main.add_command(_command)
 
 

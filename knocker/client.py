@@ -37,29 +37,67 @@ class Answer:
 
 def resolve(where: Where) -> list[Candidate]:
     """All addresses of a gate, the likeliest first; raises Failed."""
+    return addresses(where.host, where.port)
+
+
+def addresses(host: str, port: int) -> list[Candidate]:
+    """All addresses of a name, for connections and datagrams alike; raises Failed."""
     import socket
 
     names = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
     try:
-        found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         why = _reason(error) if isinstance(error, OSError) else "it is no host name"
-        raise Failed(NO_ANSWER, f"no address of {where.host} could be found: {why}") from None
+        raise Failed(NO_ANSWER, f"no address of {host} could be found: {why}") from None
     return [Candidate(names[row[0]], row[0], row[4]) for row in found if row[0] in names]
 
 
-def ask(account: Account, method: str, path: str, candidates: Sequence[Candidate], most: int = SMALL) -> Answer:
-    """One request at the first candidate that can be reached, without proxies or redirects; raises Failed."""
+def ask(
+    account: Account, method: str, path: str, candidates: Sequence[Candidate], most: int = SMALL, body: bytes = b""
+) -> Answer:
+    """One request with the account's key, at the first candidate that can be reached; raises Failed."""
+    lines = {"X-Api-Key": account.key, "Accept": "application/json"}
+    if body:
+        lines["Content-Type"] = "application/json"
+    return _exchange(account.where, method, account.where.path + path, candidates, lines, body, most)
+
+
+def probe(where: Where, target: str, candidates: Sequence[Candidate]) -> int:
+    """The status that anybody is answered there; raises Failed."""
+    try:
+        return _exchange(where, "GET", target, candidates, {"Accept": "text/html"}, b"", SMALL).status
+    except _TooMuch as much:
+        return much.answered
+
+
+class _TooMuch(Failed):
+    """An answer longer than anybody wants to read."""
+
+    def __init__(self, where: Where, answered: int, most: int) -> None:
+        super().__init__(REFUSED, f"{where} answered {answered} with more than {most} bytes")
+        self.answered = answered
+
+
+def _exchange(
+    where: Where,
+    method: str,
+    target: str,
+    candidates: Sequence[Candidate],
+    lines: dict[str, str],
+    body: bytes,
+    most: int,
+) -> Answer:
+    """One request without proxies or redirects."""
     import http.client
 
-    where = account.where
     connection = http.client.HTTPConnection(where.host, where.port, timeout=TIMEOUT)
     connection.auto_open = 0
     connection.default_port = 443 if where.secure else 80  # which of them the Host line may leave out
     connection.sock = _connected(where, candidates)
-    lines = {"X-Api-Key": account.key, "Accept": "application/json", "Connection": "close"}
+    lines = {**lines, "Connection": "close", "User-Agent": f"knocker/{__version__}"}
     try:
-        connection.request(method, where.path + path, headers={**lines, "User-Agent": f"knocker/{__version__}"})
+        connection.request(method, target, body or None, lines)
         with connection.getresponse() as response:
             return _received(response, where, most)
     except OSError as error:
@@ -73,7 +111,7 @@ def ask(account: Account, method: str, path: str, candidates: Sequence[Candidate
 def _received(response: http.client.HTTPResponse, where: Where, most: int) -> Answer:
     body = response.read(most + 1)
     if len(body) > most:
-        raise Failed(REFUSED, f"{where} answered {response.status} with more than {most} bytes")
+        raise _TooMuch(where, response.status, most)
     if response.length:
         raise Failed(NO_ANSWER, f"no whole answer from {where}: the connection was closed early")
     return Answer(response.status, body, response.headers)

@@ -11,13 +11,17 @@ REFUSED, USAGE, NO_ANSWER, INTERRUPTED = 1, 2, 3, 130
 
 
 class Failed(Exception):
-    """What was asked could not be done: the exit status, an error on each line, and a hint where one helps."""
+    """What was asked could not be done: the exit status, an error on each line, and a hint where one helps.
 
-    def __init__(self, status: int, error: str, hint: str = "") -> None:
+    `passing`: the same may succeed a little later.
+    """
+
+    def __init__(self, status: int, error: str, hint: str = "", passing: bool = False) -> None:
         super().__init__(error)
         self.status = status
         self.error = error
         self.hint = hint
+        self.passing = passing or status == NO_ANSWER
 
 
 def say(kind: str, text: str) -> None:

@@ -1,26 +1,26 @@
-"""The commands that ask a gate over HTTP, from anywhere: leave, grants, revoke (contract 3.3, 3.4, 5)."""
+"""What the commands have in common that ask a gate over HTTP, and those that see and take back (contract 3.4, 5)."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from knocker.account import Account, account
-from knocker.client import LARGE, Answer, ask, resolve
+from knocker.client import LARGE, Answer, Candidate, ask, resolve
 from knocker.core import strictjson
 from knocker.faults import NO_ANSWER, REFUSED, USAGE, Failed, printable, say
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Result = TypeVar("_Result")
 
 _HEADINGS = ("ID", "ENTRY", "KEY", "VIA", "HOSTS", "LEFT")
 
 
-def _reaching(command: _Command) -> _Command:
+def reaching(command: _Command) -> _Command:
     """The options of every command that asks a gate."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts."),
@@ -31,66 +31,66 @@ def _reaching(command: _Command) -> _Command:
     return command
 
 
-def _account(url: str | None, key_file: str | None) -> Account:
+def known_account(url: str | None, key_file: str | None) -> Account:
+    """The gate and the key, with what is to be said of them said; raises Failed."""
     found = account(url, key_file, os.environ)
     for warning in found.warnings:
         say("warning", warning)
     return found
 
 
-@click.command()
-@_reaching
-@click.option("-4", "only_4", is_flag=True, help="Over IPv4 only.")
-@click.option("-6", "only_6", is_flag=True, help="Over IPv6 only.")
-def leave(url: str | None, key_file: str | None, as_json: bool, only_4: bool, only_6: bool) -> None:
-    """Close the door behind you: end the grant of this key for your own address.
-
-    Over IPv4 and IPv6 both, where the gate has both.
-    """
-    caller = _account(url, key_file)
+def chosen(candidates: list[Candidate], host: str, only_4: bool, only_6: bool) -> list[Candidate]:
+    """The addresses of the families that -4 and -6 choose; raises Failed where there is none."""
     wanted = [name for name, only in (("IPv4", only_4), ("IPv6", only_6)) if only] or ["IPv4", "IPv6"]
-    found = [candidate for candidate in resolve(caller.where) if candidate.name in wanted]
+    found = [candidate for candidate in candidates if candidate.name in wanted]
     if not found:
-        raise Failed(NO_ANSWER, f"{caller.where.host} has no {' or '.join(wanted)} address")
-    closed: list[str] = []
+        raise Failed(NO_ANSWER, f"{host} has no {' or '.join(wanted)} address")
+    return found
+
+
+def over_each_family(
+    candidates: list[Candidate], act: Callable[[list[Candidate]], _Result]
+) -> tuple[dict[str, _Result], dict[str, Failed]]:
+    """Do the same over each family; what came of it, and what went wrong, by the family's name."""
+    done: dict[str, _Result] = {}
     faults: dict[str, Failed] = {}
-    for family in dict.fromkeys(candidate.name for candidate in found):
+    for family in dict.fromkeys(candidate.name for candidate in candidates):
         try:
-            answer = ask(caller, "DELETE", "/knock", [candidate for candidate in found if candidate.name == family])
-            if answer.status != 204:
-                raise refusal(caller, answer)
-            closed.append(family)
+            done[family] = act([candidate for candidate in candidates if candidate.name == family])
         except Failed as failed:
             faults[family] = failed
-    _tell_left(closed, faults, as_json)
+    return done, faults
 
 
-def _tell_left(closed: list[str], faults: dict[str, Failed], as_json: bool) -> None:
-    """Say over which families the door was closed, and end with the worst that happened."""
-    refused = [family for family, failed in faults.items() if failed.status == REFUSED]
-    silent = [family for family in faults if family not in refused]
-    status = REFUSED if refused else 0 if closed else NO_ANSWER
+def tell_faults(faults: dict[str, Failed], done: int) -> int:
+    """Say what went wrong over which family; the exit status: the worst that happened."""
+    status = REFUSED if any(failed.status == REFUSED for failed in faults.values()) else 0 if done else NO_ANSWER
     for family, failed in faults.items():
-        over = f"over {family}: " if len(closed) + len(faults) > 1 else ""
+        over = f"over {family}: " if done + len(faults) > 1 else ""
         say("error" if status else "warning", over + failed.error)
     for hint in dict.fromkeys(failed.hint for failed in faults.values() if failed.hint):
         say("hint", hint)
-    if as_json:
-        click.echo(json.dumps({"closed": closed, "refused": refused, "no_answer": silent}))
-    elif closed:
-        click.echo("closed" if not status else f"closed over {closed[0]} only")
-    sys.exit(status)
+    return status
+
+
+def as_one(faults: dict[str, Failed]) -> Failed:
+    """What went wrong over all families, where nothing went right."""
+    worst = min(faults.values(), key=lambda failed: failed.status)
+    over = {family: f"over {family}: " if len(faults) > 1 else "" for family in faults}
+    text = "\n".join(over[family] + failed.error for family, failed in faults.items())
+    passing = all(failed.passing for failed in faults.values())
+    return Failed(worst.status, text, worst.hint, passing)
 
 
 @click.command()
-@_reaching
+@reaching
 @click.option("--host", metavar="NAME", help="Only those that open this host.")
 @click.option("--owner", metavar="NAME", help="Only those of the key of this name.")
 def grants(url: str | None, key_file: str | None, as_json: bool, host: str | None, owner: str | None) -> None:
     """List the open doors: those of this key, or everybody's with an admin key."""
     from urllib.parse import urlencode
 
-    caller = _account(url, key_file)
+    caller = known_account(url, key_file)
     wanted = {name: text for name, text in (("host", host), ("key", owner)) if text is not None}
     query = "?" + urlencode(wanted, errors="surrogateescape") if wanted else ""
     answer = ask(caller, "GET", f"/grants{query}", resolve(caller.where), LARGE)
@@ -100,7 +100,7 @@ def grants(url: str | None, key_file: str | None, as_json: bool, host: str | Non
         listing = strictjson.read(answer.body)
         rows = [_row(grant) for grant in listing["grants"]]
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise _stranger(caller, answer) from None
+        raise stranger(caller, answer) from None
     if as_json:
         click.echo(json.dumps(listing, indent=2))
     else:
@@ -108,7 +108,7 @@ def grants(url: str | None, key_file: str | None, as_json: bool, host: str | Non
 
 
 @click.command()
-@_reaching
+@reaching
 @click.argument("grant", metavar="ID")
 def revoke(url: str | None, key_file: str | None, as_json: bool, grant: str) -> None:
     """End one grant, by the ID that `knocker grants` shows."""
@@ -116,7 +116,7 @@ def revoke(url: str | None, key_file: str | None, as_json: bool, grant: str) -> 
 
     if grant in ("", ".", ".."):
         raise Failed(USAGE, "that is no ID of a grant", "knocker grants lists them")
-    caller = _account(url, key_file)
+    caller = known_account(url, key_file)
     path = f"/grants/{quote(grant, safe='', errors='surrogateescape')}"
     answer = ask(caller, "DELETE", path, resolve(caller.where))
     if answer.status == 404 and _error(answer) is not None:
@@ -135,13 +135,13 @@ def refusal(caller: Account, answer: Answer) -> Failed:
         return _redirect(caller, answer)
     error = _error(answer)
     if error is None:
-        return _stranger(caller, answer)
+        return stranger(caller, answer)
     hint = ""
     if answer.status == 401:
         hint = f"the key came from {caller.key_source}"
     elif answer.status == 429:
         hint = f"try again in {printable(answer.headers.get('Retry-After', 'some'))} seconds"
-    return Failed(REFUSED, f"the gate refused: {printable(error)}", hint)
+    return Failed(REFUSED, f"the gate refused: {printable(error)}", hint, answer.status in (429, 503))
 
 
 def _error(answer: Answer) -> str | None:
@@ -153,7 +153,8 @@ def _error(answer: Answer) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _stranger(caller: Account, answer: Answer) -> Failed:
+def stranger(caller: Account, answer: Answer) -> Failed:
+    """What an answer means that no Knocker would give."""
     hint = f"is Knocker there? Its own address answers {'https' if caller.where.secure else 'http'}://.../health"
     if answer.status in (401, 403):
         hint = "it may be a site behind the gate, or another login in front; --url is Knocker's own address"

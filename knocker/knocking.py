@@ -1,0 +1,352 @@
+"""The commands that knock: over HTTP or as one silent packet, once or to stay let in (contract 4, 5)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from knocker.account import Account, SilentAccount, silent_account
+from knocker.client import Answer, Candidate, addresses, ask, resolve
+from knocker.confirming import confirm
+from knocker.core import strictjson
+from knocker.core.addresses import Network
+from knocker.core.hosts import parse_name
+from knocker.faults import REFUSED, USAGE, Failed, printable, say
+from knocker.remote import (
+    as_one,
+    chosen,
+    known_account,
+    over_each_family,
+    reaching,
+    refusal,
+    stranger,
+    tell_faults,
+    time_left,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a knock over one family opened; `left` and `expires_at` are seconds."""
+
+    entry: str
+    expires_at: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a knock shall be."""
+
+    ttl: int | None
+    network: Network | None
+    only_4: bool
+    only_6: bool
+    confirm: str | None
+    as_json: bool
+
+
+def _network(_: click.Context, __: click.Parameter, value: str | None) -> Network | None:
+    try:
+        return Network.parse(value) if value is not None else None
+    except ValueError as error:
+        raise click.BadParameter(f"not an address or network: {error}") from None
+
+
+def _host(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    try:
+        return parse_name(value) if value is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+ttl_option = click.option("--ttl", metavar="SECONDS", type=click.IntRange(1, 0xFFFFFFFF), help="Ask for so long.")
+ip_option = click.option("--ip", "network", metavar="ADDRESS", callback=_network, help="Open this address or network.")
+host_option = click.option("--host", metavar="NAME", callback=_host, help="Only this host of the key's (with --udp).")
+udp_option = click.option(
+    "--udp", metavar="[HOST[:PORT]]", is_flag=False, flag_value="", help="By one silent packet instead."
+)
+realm_option = click.option("--realm", metavar="NAME", help="The gate's udp.realm, instead of client.yaml's.")
+
+
+@click.command()
+@reaching
+@click.argument("gate", metavar="[URL]", required=False)
+@ttl_option
+@ip_option
+@click.option("-4", "only_4", is_flag=True, help="Over IPv4 only.")
+@click.option("-6", "only_6", is_flag=True, help="Over IPv6 only.")
+@udp_option
+@host_option
+@realm_option
+@click.option("--confirm", "confirm_url", metavar="URL", help="Ask there until it is open, 10 seconds at most.")
+@click.option("--keep", is_flag=True, help="Stay, and renew before the time is over.")
+def knock(
+    url: str | None,
+    key_file: str | None,
+    as_json: bool,
+    gate: str | None,
+    ttl: int | None,
+    network: Network | None,
+    only_4: bool,
+    only_6: bool,
+    udp: str | None,
+    host: str | None,
+    realm: str | None,
+    confirm_url: str | None,
+    keep: bool,
+) -> None:
+    """Knock: be let in from the address that you have, over IPv4 and IPv6 where the gate has both."""
+    options = Options(ttl, network, only_4, only_6, confirm_url, as_json)
+    if gate is not None and (url is not None or udp is not None):
+        raise Failed(USAGE, f"{'--url' if url is not None else '--udp'} and {gate!r} both name a gate")
+    if udp is not None and url is not None:
+        raise Failed(USAGE, "--udp and --url both name a gate")
+    if udp is None:
+        if host is not None or realm is not None:
+            raise Failed(USAGE, "--host and --realm are for packets: use --udp too")
+        account = known_account(gate or url, key_file)
+        once = _over_http(account, options)
+        candidates: Callable[[], list[Candidate]] = lambda: resolve(account.where)  # noqa: E731
+    else:
+        if keep and ttl is None:
+            raise Failed(USAGE, "--keep with --udp needs --ttl: no answer tells how long the gate opened")
+        silent = _known_silent(udp or None, realm, key_file)
+        once = _over_udp(silent, options, host)
+        candidates = lambda: addresses(silent.host, silent.port)  # noqa: E731
+    if not keep:
+        left = once()
+        sys.exit(REFUSED if left is None else 0)
+    _keep(once, candidates, as_json)
+
+
+@click.command()
+@reaching
+@click.option("-4", "only_4", is_flag=True, help="Over IPv4 only.")
+@click.option("-6", "only_6", is_flag=True, help="Over IPv6 only.")
+@udp_option
+@realm_option
+def leave(
+    url: str | None,
+    key_file: str | None,
+    as_json: bool,
+    only_4: bool,
+    only_6: bool,
+    udp: str | None,
+    realm: str | None,
+) -> None:
+    """Close the door behind you: end the grant of this key for your own address.
+
+    Over IPv4 and IPv6 both, where the gate has both.
+    """
+    if udp is not None:
+        if url is not None:
+            raise Failed(USAGE, "--udp and --url both name a gate")
+        options = Options(None, None, only_4, only_6, None, as_json)
+        _over_udp(_known_silent(udp or None, realm, key_file), options, None, revoke=True)()
+        return
+    if realm is not None:
+        raise Failed(USAGE, "--realm is for packets: use --udp too")
+    caller = known_account(url, key_file)
+
+    def act(candidates: list[Candidate]) -> None:
+        answer = ask(caller, "DELETE", "/knock", candidates)
+        if answer.status != 204:
+            raise refusal(caller, answer)
+
+    closed, faults = over_each_family(chosen(resolve(caller.where), caller.where.host, only_4, only_6), act)
+    _tell_left(list(closed), faults, as_json)
+
+
+def _tell_left(closed: list[str], faults: dict[str, Failed], as_json: bool) -> None:
+    """Say over which families the door was closed, and end with the worst that happened."""
+    refused = [family for family, failed in faults.items() if failed.status == REFUSED]
+    silent = [family for family in faults if family not in refused]
+    status = tell_faults(faults, len(closed))
+    if as_json:
+        click.echo(json.dumps({"closed": closed, "refused": refused, "no_answer": silent}))
+    elif closed:
+        click.echo("closed" if not status else f"closed over {closed[0]} only")
+    sys.exit(status)
+
+
+@click.command()
+@click.option("--key-file", metavar="FILE", help="The file with the key, instead of $KNOCKER_KEY.")
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")
+@ttl_option
+@ip_option
+@host_option
+@realm_option
+@click.option("--bind", is_flag=True, help="Let it count only from inside --ip.")
+@click.option("--revoke", is_flag=True, help="Let it close instead of open.")
+def packet(
+    key_file: str | None,
+    as_json: bool,
+    ttl: int | None,
+    network: Network | None,
+    host: str | None,
+    realm: str | None,
+    bind: bool,
+    revoke: bool,
+) -> None:
+    """Print a silent packet in hexadecimal, made now; the gate takes it once, for udp.window_seconds."""
+    from secrets import token_bytes
+
+    from knocker.core.keys import udp_secret
+    from knocker.core.packets.native import NO_SCOPE, Knock, Secrets, encode, scope_of
+
+    account = _known_silent("localhost", realm if realm is not None else "", key_file)
+    scope = scope_of(host) if host is not None else NO_SCOPE
+    try:
+        said = Knock(round(time.time() * 1000), token_bytes(16), network, bind, revoke, ttl or 0, scope)
+        made = encode(Secrets.of(udp_secret(account.key), account.realm), said).hex()
+    except ValueError as error:
+        raise Failed(USAGE, f"no packet can say that: {error}") from None
+    click.echo(json.dumps({"packet": made}) if as_json else made)
+
+
+def _known_silent(target: str | None, realm: str | None, key_file: str | None) -> SilentAccount:
+    found = silent_account(target, realm, key_file, os.environ)
+    for warning in found.warnings:
+        say("warning", warning)
+    return found
+
+
+# --- Over HTTP -------------------------------------------------------------------------------------------------------
+
+
+def _over_http(account: Account, options: Options) -> Callable[[], float | None]:
+    """A function that knocks once, tells of it, and gives the seconds left; None where a family was refused."""
+    wishes = {"ip_address": str(options.network) if options.network else None, "ttl": options.ttl}
+    body = json.dumps({name: wish for name, wish in wishes.items() if wish is not None}).encode()
+
+    def act(candidates: list[Candidate]) -> Opened:
+        answer = ask(account, "POST", "/knock", candidates, body=body if body != b"{}" else b"")
+        if answer.status != 200:
+            raise refusal(account, answer)
+        return _opened(account, answer)
+
+    def once() -> float | None:
+        found = chosen(resolve(account.where), account.where.host, options.only_4, options.only_6)
+        if options.network is not None:  # it is the same whichever way it is asked for
+            return _tell_opened({"": act(found)}, {}, options)
+        return _tell_opened(*over_each_family(found, act), options)
+
+    return once
+
+
+def _opened(account: Account, answer: Answer) -> Opened:
+    try:
+        told = strictjson.read(answer.body)
+        entry, expires_at, left = told["whitelisted_entry"], told["expires_at"], told["expires_in_seconds"]
+    except (ValueError, KeyError, TypeError):
+        raise stranger(account, answer) from None
+    if not isinstance(entry, str) or type(expires_at) is not int or type(left) is not int:
+        raise stranger(account, answer)
+    return Opened(entry, expires_at, left)
+
+
+def _tell_opened(opened: dict[str, Opened], faults: dict[str, Failed], options: Options) -> float | None:
+    if not opened:
+        raise as_one(faults)
+    status = tell_faults(faults, len(opened))
+    _confirm(options, opened)
+    if options.as_json:
+        refused = [family for family, failed in faults.items() if failed.status == REFUSED]
+        rows = [
+            {
+                "whitelisted_entry": found.entry,
+                "expires_at": found.expires_at,
+                "expires_in_seconds": found.left,
+            }
+            for found in opened.values()
+        ]
+        silent = [family for family in faults if family not in refused]
+        click.echo(json.dumps({"opened": rows, "refused": refused, "no_answer": silent}))
+    else:
+        for found in opened.values():
+            click.echo(f"open: {printable(found.entry)}, {time_left(found.left)} left")
+    return None if status else float(min(found.left for found in opened.values()))
+
+
+# --- By packet -------------------------------------------------------------------------------------------------------
+
+
+def _over_udp(
+    account: SilentAccount, options: Options, host: str | None, revoke: bool = False
+) -> Callable[[], float | None]:
+    from knocker.core.packets.native import NO_SCOPE, scope_of
+    from knocker.sending import Sent, Wanted, send
+
+    wanted = Wanted(options.network, options.ttl or 0, scope_of(host) if host is not None else NO_SCOPE, revoke)
+
+    def act(candidates: list[Candidate]) -> Sent:
+        return send(candidates[0], account.key, account.realm, wanted)
+
+    def once() -> float | None:
+        found = chosen(addresses(account.host, account.port), account.host, options.only_4, options.only_6)
+        sent, faults = over_each_family(found, act)
+        if not sent:
+            raise as_one(faults)
+        tell_faults(faults, len(sent))
+        _confirm(options, sent)
+        if options.as_json:
+            rows = [{"family": family, "to": one.to, "for": one.entry} for family, one in sent.items()]
+            click.echo(json.dumps({"sent": rows, "no_answer": list(faults)}))
+        else:
+            for family, one in sent.items():
+                click.echo(f"sent over {family} to {one.to}, for {one.entry}; a gate never answers")
+        return float(options.ttl or 0)
+
+    return once
+
+
+def _confirm(options: Options, families: Iterable[str]) -> None:
+    if options.confirm is not None:
+        confirm(options.confirm, list(families))
+        if not options.as_json:
+            click.echo(f"confirmed: {printable(options.confirm)} is open")
+
+
+# --- Staying ---------------------------------------------------------------------------------------------------------
+
+
+def _keep(once: Callable[[], float | None], candidates: Callable[[], list[Candidate]], as_json: bool) -> None:
+    import random
+
+    from knocker.keeping import Keeper
+    from knocker.sending import own_address
+
+    known: list[Candidate] = []  # where the gate was when it was last looked up
+
+    def renew() -> float:
+        known[:] = candidates()
+        left = once()
+        if left is None:
+            raise Failed(REFUSED, "the gate refused one of the two address families", "-4 or -6 keeps the other alone")
+        sys.stdout.flush()
+        return left
+
+    def told(failed: Failed, wait: float) -> None:
+        say("warning", f"{failed.error}; trying again in {time_left(round(wait))}")
+
+    def own() -> Any:
+        try:
+            known[:] = known or candidates()
+        except Failed:
+            return None
+        return {str(own_address(candidate)) for candidate in known}
+
+    def now() -> float:
+        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+    if sys.stderr.isatty() and not as_json:
+        say("hint", "staying; Ctrl-C ends it, and what is open stays open for its time")
+    Keeper(renew, own, told, now, time.sleep, random.random).run()
