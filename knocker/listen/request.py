@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from twisted.internet.address import UNIXAddress
 from twisted.web.http import Request
@@ -18,10 +20,11 @@ FORWARDED_URI = b"x-forwarded-uri"
 FORWARDED_METHOD = b"x-forwarded-method"
 ORIGINAL_URI = b"x-original-uri"
 # Headers that only a proxy sends: from any other peer they are forged, or the proxy was forgotten (contract 3.1).
-_PROXYS = (FORWARDED_FOR, FORWARDED_HOST, FORWARDED_URI, FORWARDED_METHOD, b"forwarded", b"x-real-ip", ORIGINAL_URI)
+PROXYS = (FORWARDED_FOR, FORWARDED_HOST, FORWARDED_URI, FORWARDED_METHOD, b"forwarded", b"x-real-ip", ORIGINAL_URI)
 # Headers of a proxy that asks whether a request may pass, not of one that hands a request on (contract 3).
 _ASKING = (FORWARDED_METHOD, FORWARDED_URI, ORIGINAL_URI)
 NOBODY = Address(32, 0)
+LinesOf = Callable[[bytes], Sequence[bytes]]  # the lines of one header of a request, in their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,15 @@ def lines(request: Request, name: bytes) -> list[bytes]:
 
 def visit(request: Request, policy: Policy) -> Visit:
     """Find out who is asking (contract 3.1)."""
-    peer = peer_of(request.getClientAddress())
-    forwarded = any(request.requestHeaders.hasHeader(name) for name in _PROXYS)
-    chain = lines(request, FORWARDED_FOR)
+    return visit_of(peer_of(request.getClientAddress()), partial(lines, request), policy)
+
+
+def visit_of(peer: Peer, lines_of: LinesOf, policy: Policy) -> Visit:
+    """The same for a request of which only the peer and its headers are known."""
+    forwarded = any(map(lines_of, PROXYS))
+    chain = lines_of(FORWARDED_FOR)
     visitor = resolve(peer, chain, forwarded, policy.trusted, policy.allow_loopback, policy.trusts_unix)
-    hosts = lines(request, FORWARDED_HOST)
+    hosts = lines_of(FORWARDED_HOST)
     host = read_host(hosts[0]) if visitor.believed and len(hosts) == 1 else None
     return Visit(peer, visitor, host)
 

@@ -5,15 +5,19 @@ A leaf beside Klein: any method, any tail, and whatever goes wrong here is a den
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
+from knocker.core.addresses import Address
 from knocker.core.gate import Cause, Verdict
 from knocker.core.paths import asked_path
+from knocker.core.visitor import Peer
 from knocker.listen import answers
 from knocker.listen.house import House
-from knocker.listen.request import FORWARDED_URI, ORIGINAL_URI, Visit, lines, visit
+from knocker.listen.request import FORWARDED_URI, ORIGINAL_URI, LinesOf, Visit, lines, peer_of, visit_of
 
 PREFIX = b"/verify"
 
@@ -21,6 +25,40 @@ PREFIX = b"/verify"
 def is_verify(path: bytes) -> bool:
     """Whether a request path, without its query, asks for a verdict."""
     return path == PREFIX or path.startswith(PREFIX + b"/")
+
+
+def judge(house: House, peer: Peer, lines_of: LinesOf, tail: bytes) -> tuple[int, Address | None]:
+    """The status of an answer, and, where that is 200, the client that the request is of, if it is known.
+
+    `tail`: what follows /verify in the request's target.
+    """
+    host: str | None = None
+    try:
+        seen = visit_of(peer, lines_of, house.gate.policy)
+        host = seen.host
+        verdict = _verdict(house, seen, lines_of, tail)
+        client = seen.visitor.client
+    except Exception:  # noqa: BLE001 - any mistake of ours must deny
+        house.reports.failure("verify_error", "a verdict failed and was answered with a denial", Failure())
+        verdict, client = Verdict(Cause.ERROR), None
+    house.tally.verdict("allow" if verdict.allowed else "deny", verdict.cause.value)
+    return (200, client) if verdict.allowed else (house.manners.deny(host), None)
+
+
+def _verdict(house: House, seen: Visit, lines_of: LinesOf, tail: bytes) -> Verdict:
+    path = None
+    if seen.visitor.believed:
+        path = asked_path(tail, lines_of(FORWARDED_URI), lines_of(ORIGINAL_URI))
+    verdict = house.gate.verdict(seen.visitor.client, seen.host, path, house.now())
+    if not verdict.allowed and seen.visitor.unresolved is not None:
+        unresolved = seen.visitor.unresolved
+        house.reports.report(
+            f"verify_{unresolved.name}",
+            "denied a request of peer {peer}: {why}",
+            peer=seen.peer,
+            why=unresolved.value,
+        )
+    return verdict
 
 
 class Verify(Resource):
@@ -34,34 +72,9 @@ class Verify(Resource):
 
     def render(self, request: Request) -> bytes:
         """One verdict."""
-        host: str | None = None
-        try:
-            seen = visit(request, self.house.gate.policy)
-            host = seen.host
-            verdict = self._verdict(request, seen)
-        except Exception:  # noqa: BLE001 - any mistake of ours must deny
-            self.house.reports.failure("verify_error", "a verdict failed and was answered with a denial", Failure())
-            verdict = Verdict(Cause.ERROR)
-        self.house.tally.verdict("allow" if verdict.allowed else "deny", verdict.cause.value)
-        if verdict.allowed:
-            if seen.visitor.client is not None:
-                # Caddy's copy_headers X-Forwarded-For then leaves the app the right address.
-                request.setHeader(b"x-forwarded-for", str(seen.visitor.client).encode())
-            return answers.empty(request, 200)
-        return answers.empty(request, self.house.manners.deny(host))
-
-    def _verdict(self, request: Request, seen: Visit) -> Verdict:
-        path = None
-        if seen.visitor.believed:
-            tail = bytes(request.uri)[len(PREFIX) :]
-            path = asked_path(tail, lines(request, FORWARDED_URI), lines(request, ORIGINAL_URI))
-        verdict = self.house.gate.verdict(seen.visitor.client, seen.host, path, self.house.now())
-        if not verdict.allowed and seen.visitor.unresolved is not None:
-            unresolved = seen.visitor.unresolved
-            self.house.reports.report(
-                f"verify_{unresolved.name}",
-                "denied a request of peer {peer}: {why}",
-                peer=seen.peer,
-                why=unresolved.value,
-            )
-        return verdict
+        peer, tail = peer_of(request.getClientAddress()), bytes(request.uri)[len(PREFIX) :]
+        status, client = judge(self.house, peer, partial(lines, request), tail)
+        if client is not None:
+            # Caddy's copy_headers X-Forwarded-For then leaves the app the right address.
+            request.setHeader(b"x-forwarded-for", str(client).encode())
+        return answers.empty(request, status)
