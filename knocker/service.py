@@ -31,8 +31,9 @@ from knocker.descriptors import room_for
 from knocker.listen import port
 from knocker.listen.door import Door
 from knocker.listen.house import House, Manners
+from knocker.listen.lane import LaneChannel
 from knocker.listen.reports import Reports
-from knocker.listen.site import GateSite
+from knocker.listen.site import GateChannel, GateSite
 from knocker.listen.udp import SilentDoor
 from knocker.listen.udp import listen as listen_udp
 from knocker.listen.verify import Verify
@@ -112,7 +113,8 @@ class Knocker(Service):
         self.silent_door = self._silent_door(self.seen) if self.seen is not None else None
         self.web = Web(self.house)
         door = Door(self.house, Verify(self.house), self.web.app.resource())
-        self.site = GateSite(door, self.house, settings.server.max_connections, reactor)
+        channel = LaneChannel if settings.server.fast_lane else GateChannel
+        self.site = GateSite(door, self.house, settings.server.max_connections, reactor, channel)
         self.ports: list[IListeningPort] = []
         self._reloading = DeferredLock()
 
@@ -304,6 +306,7 @@ def _fixed_changes(old: Settings, new: Settings) -> list[str]:
         "server.host": lambda settings: settings.server.host,
         "server.port": lambda settings: settings.server.port,
         "server.listen": lambda settings: (settings.server.unix, settings.server.endpoint),
+        "server.fast_lane": lambda settings: settings.server.fast_lane,
         "server.max_connections": lambda settings: settings.server.max_connections,
         "udp.enabled": lambda settings: settings.udp.enabled,
         "udp.host": lambda settings: settings.udp.host,

@@ -26,7 +26,7 @@ from knocker.core.whitelist import Whitelist
 from knocker.listen.door import Door
 from knocker.listen.house import House, Manners
 from knocker.listen.reports import Reports
-from knocker.listen.site import GateSite
+from knocker.listen.site import GateChannel, GateSite
 from knocker.listen.verify import Verify
 from knocker.listen.web import Web
 from knocker.settings import parse
@@ -80,6 +80,7 @@ class World:
     boot_id: str = "boot-1"
     clock: Clock = field(default_factory=Clock)
     in_thread: Callable[[Callable[[], None]], Deferred[None]] = maybeDeferred
+    channel: type[GateChannel] = GateChannel
 
     def __post_init__(self) -> None:
         settings = parse(self.text.encode())
@@ -116,7 +117,7 @@ class World:
             manners=Manners(security.deny.status, security.deny.by_host, settings.cors_origin, settings.knock_hosts),
         )
         door = Door(self.house, Verify(self.house), Web(self.house).app.resource())
-        self.site = GateSite(door, self.house, server.max_connections, self.clock)
+        self.site = GateSite(door, self.house, server.max_connections, self.clock, self.channel)
 
     def now(self) -> Moment:
         """This world's time."""

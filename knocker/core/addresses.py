@@ -209,6 +209,10 @@ class NetworkMap(Generic[T]):
             if not tables[shift]:
                 del tables[shift]
 
+    def indices(self, bits: int) -> list[tuple[int, frozenset[int]]]:
+        """The networks of one family as they are now: for each number of free bits the values of the others."""
+        return [(shift, frozenset(table)) for shift, table in self._tables[bits].items()]
+
     def covering(self, address: Address) -> Iterator[T]:
         """The values of all networks that hold `address`."""
         for shift, table in self._tables[address.bits].items():
@@ -244,10 +248,15 @@ class Networks:
         self._map: NetworkMap[Network] = NetworkMap()
         for network in self.members:
             self._map.add(network, network)
+        self._indices = {bits: self._map.indices(bits) for bits in (32, 128)}
 
     def __contains__(self, address: Address) -> bool:
         """Whether any member holds `address`."""
-        return any(True for _ in self._map.covering(address))
+        value = address.value
+        for shift, known in self._indices[address.bits]:  # noqa: SIM110 - a generator takes thrice the time
+            if value >> shift in known:
+                return True
+        return False
 
     def overlapping(self, extent: Extent) -> bool:
         """Whether any member shares an address with this network."""

@@ -60,6 +60,9 @@ class Verdict:
         return self.cause in _ALLOWING
 
 
+_VERDICTS = {cause: Verdict(cause) for cause in Cause}
+
+
 class Gate:
     """Decides by the policy and the whitelist, and changes neither."""
 
@@ -72,14 +75,14 @@ class Gate:
         denial = Cause.NO_CLIENT
         if client is not None:
             if client in self.policy.always_allowed:
-                return Verdict(Cause.ALWAYS_ALLOWED)
+                return _VERDICTS[Cause.ALWAYS_ALLOWED]
             opening, other = self.whitelist.find(client, host, now)
             if opening is not None:
-                return Verdict(Cause.GRANT)
+                return _VERDICTS[Cause.GRANT]
             denial = Cause.OUT_OF_SCOPE if other is not None else Cause.NO_GRANT
         if path is not None and self.policy.exclusions.cover(path, host) is not None:
-            return Verdict(Cause.EXCLUDED_PATH)
-        return Verdict(denial)
+            return _VERDICTS[Cause.EXCLUDED_PATH]
+        return _VERDICTS[denial]
 
     def holds_grant(self, client: Address, now: Moment) -> bool:
         """Whether any live grant opens anything to `client`."""

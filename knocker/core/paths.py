@@ -65,9 +65,13 @@ class Exclusions:
         self.everywhere = tuple(everywhere)
         self.by_host = {host: tuple(entries) for host, entries in (by_host or {}).items()}
 
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.everywhere or self.by_host)
+
     def cover(self, path: str, host: str | None) -> Exclusion | None:
         """The entry that opens `path` on `host`, if any."""
-        if not (self.everywhere or self.by_host) or not is_plain(path):
+        if not self or not is_plain(path):
             return None
         entries = self.everywhere + (self.by_host.get(host, ()) if host else ())
         return next((entry for entry in entries if entry.covers(path)), None)
@@ -80,7 +84,7 @@ def asked_path(tail: bytes, forwarded: Sequence[bytes], original: Sequence[bytes
     of X-Forwarded-Uri and X-Original-URI. A proxy replaces one of these and lets its client's others through,
     so all that are present must be equal.
     """
-    named = list(forwarded) + list(original)
+    named = [*forwarded, *original]
     if len(forwarded) > 1 or len(original) > 1 or any(_several(value) for value in named):
         return None
     path = tail.partition(b"?")[0]

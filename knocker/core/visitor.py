@@ -107,6 +107,8 @@ def _item(item: bytes) -> Address | None:
         return None
     try:
         text = item.decode("ascii")
+        if ":" not in text:
+            return Address.parse(text)
         if text.startswith("["):
             host, _, port = text[1:].partition("]")
             if ":" not in host or not (port == "" or (port[0] == ":" and _is_port(port[1:]))):

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
-from twisted.web.http import Request
+from twisted.web.http import Request, datetimeToString
 
 from knocker.core.refusals import Refusal
+
+_dated: dict[int, bytes] = {}
+
+
+def date() -> bytes:
+    """The Date of an answer; made once a second."""
+    second = int(time.time())
+    if second not in _dated:
+        _dated.clear()
+        _dated[second] = datetimeToString(second)
+    return _dated[second]
+
 
 STATUS = {
     Refusal.NO_CLIENT: 400,

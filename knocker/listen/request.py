@@ -48,7 +48,8 @@ def visit(request: Request, policy: Policy) -> Visit:
 
 def visit_of(peer: Peer, lines_of: LinesOf, policy: Policy) -> Visit:
     """The same for a request of which only the peer and its headers are known."""
-    forwarded = any(map(lines_of, PROXYS))
+    # What only a proxy sends matters from everybody else.
+    forwarded = not policy.believes(peer) and any(map(lines_of, PROXYS))
     chain = lines_of(FORWARDED_FOR)
     visitor = resolve(peer, chain, forwarded, policy.trusted, policy.allow_loopback, policy.trusts_unix)
     hosts = lines_of(FORWARDED_HOST)

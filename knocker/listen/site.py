@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import http
-from twisted.web.http import HTTPChannel, datetimeToString
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
@@ -45,7 +45,7 @@ class GateRequest(Request):
     def process(self) -> None:
         """Hand the request to the door."""
         self.site = self.channel.site
-        self.setHeader(b"date", datetimeToString())
+        self.setHeader(b"date", answers.date())
         self.setHeader(b"cache-control", b"no-store")
         self.prepath = []
         self.postpath = self.path[1:].split(b"/")
@@ -283,11 +283,18 @@ class GateChannel(HTTPChannel):
 class GateSite(Site):
     """All connections of the web port, bounded in number."""
 
-    protocol = GateChannel  # type: ignore[assignment]
     noisy = False
 
-    def __init__(self, door: IResource, house: House, most_connections: int, reactor: IReactorTime) -> None:
+    def __init__(
+        self,
+        door: IResource,
+        house: House,
+        most_connections: int,
+        reactor: IReactorTime,
+        channel: type[GateChannel] = GateChannel,
+    ) -> None:
         super().__init__(door, GateRequest, timeout=IDLE, reactor=reactor, parsePOSTFormSubmission=False)
+        self.protocol = channel  # type: ignore[assignment]
         self.house = house
         self.most_connections = most_connections
         self.channels: dict[GateChannel, None] = {}  # in the order in which they came

@@ -47,7 +47,7 @@ def judge(house: House, peer: Peer, lines_of: LinesOf, tail: bytes) -> tuple[int
 
 def _verdict(house: House, seen: Visit, lines_of: LinesOf, tail: bytes) -> Verdict:
     path = None
-    if seen.visitor.believed:
+    if seen.visitor.believed and house.gate.policy.exclusions:
         path = asked_path(tail, lines_of(FORWARDED_URI), lines_of(ORIGINAL_URI))
     verdict = house.gate.verdict(seen.visitor.client, seen.host, path, house.now())
     if not verdict.allowed and seen.visitor.unresolved is not None:

@@ -40,6 +40,7 @@ class Server:
     allow_loopback_clients: bool = False
     shared_addresses: Networks = Networks()
     max_connections: int = 1024
+    fast_lane: bool = True
 
     @property
     def where(self) -> str:

@@ -166,7 +166,7 @@ def _settings(document: Any, top: Place, key_file: keys.KeyFile) -> dict[str, An
 
 
 def _server(found: dict[str, Any], place: Place) -> Server:
-    members = {name: value for name, value in found.items() if name not in ("listen", "fast_lane", "trusted_proxies")}
+    members = {name: value for name, value in found.items() if name not in ("listen", "trusted_proxies")}
     listen = found.get("listen", {})
     if listen and not members.keys().isdisjoint(("host", "port")):
         place.at("listen").fault("it stands instead of server.host and server.port; leave those out")
