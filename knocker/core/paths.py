@@ -104,4 +104,4 @@ def asked_path(tail: bytes, forwarded: Sequence[bytes], original: Sequence[bytes
 
 def _several(value: bytes) -> bool:
     """Whether a proxy may have joined two lines into this value: another path after a comma."""
-    return b", " in value or b",/" in value
+    return b", " in value or b",\t" in value or b",/" in value

@@ -110,8 +110,8 @@ def _item(item: bytes) -> Address | None:
         if ":" not in text:
             return Address.parse(text)
         if text.startswith("["):
-            host, _, port = text[1:].partition("]")
-            if ":" not in host or not (port == "" or (port[0] == ":" and _is_port(port[1:]))):
+            host, bracket, port = text[1:].partition("]")
+            if not bracket or ":" not in host or not (port == "" or (port[0] == ":" and _is_port(port[1:]))):
                 return None
             return Address.parse(host)
         if text.count(":") == 1:

@@ -78,7 +78,7 @@ def read(data: bytes, known: Container[str] = ()) -> Any:
         raise Unreadable("the file holds a character that YAML does not allow") from None
     except RecursionError:
         raise Unreadable("the file is nested too deeply") from None
-    except ValueError:
+    except (ValueError, OverflowError):
         raise Unreadable("a value is no date, time or number, though it looks like one") from None
 
 

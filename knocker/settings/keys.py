@@ -33,10 +33,10 @@ def api_keys(default_prefix: int, key_file: KeyFile) -> Read:
 
 
 def _distinct(values: list[Any], place: Place, member: str, what: str) -> None:
+    first: dict[Any, int] = {}
     for index, value in enumerate(values):
-        if value is not None and value in values[:index]:
-            first = values.index(value)
-            place.at(index).at(member).fault(f"{what}, api_keys[{first}]: each key needs its own")
+        if value is not None and first.setdefault(value, index) != index:
+            place.at(index).at(member).fault(f"{what}, api_keys[{first[value]}]: each key needs its own")
 
 
 _MEMBERS: dict[str, Read] = {

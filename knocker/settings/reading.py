@@ -107,7 +107,10 @@ def load(path: str) -> Settings:
 
 
 def parse(
-    data: bytes, path: str = "knocker.yaml", warnings: tuple[str, ...] = (), key_file: keys.KeyFile = lambda _, __: None
+    data: bytes,
+    path: str = "knocker.yaml",
+    warnings: tuple[str, ...] = (),
+    key_file: keys.KeyFile = lambda _, place: place.fault("no files are read here"),
 ) -> Settings:
     """Read settings from the bytes of a file called `path`; raises Faulty with every fault."""
     complaints = Complaints(_NAMES)

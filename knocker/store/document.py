@@ -48,7 +48,9 @@ class Contents:
 def grant_text(grant: Grant) -> bytes:
     """One grant as it stands in the file."""
     key = "null" if grant.key is None else _quoted(grant.key)
-    host = "" if grant.host is None else f', "host": {_quoted(grant.host)}'
+    # Only a packet chooses a host, so elsewhere none is the rule and need not be said.
+    chosen = "null" if grant.host is None else _quoted(grant.host)
+    host = f', "host": {chosen}' if grant.host is not None or grant.via is Via.UDP else ""
     return (
         f'{{"id": "{grant.id}", "entry": "{grant.network}", "key": {key}, "key_mark": {_quoted(grant.mark)}, '
         f'"via": "{grant.via.value}", "created_at": {grant.created_at!r}, "last_knock_at": {grant.last_knock_at!r}, '
@@ -100,7 +102,7 @@ class _Reader:
         self.bounds: dict[str | None, Bounds] = {}
         self.same_boot = same_id and now.boot >= self.saved.boot
         self.doubtful = forbidden.trusted | forbidden.shared | forbidden.own | forbidden.gateways
-        rows = data.split(b"\n")[1:-2] if self.same_boot else []
+        rows = data.split(b"\n")[1:-2] if self.same_boot and _is_ours(data) else []
         self.rows = rows if len(rows) == len(self.entries) else []
 
     def contents(self) -> Contents:
@@ -185,8 +187,13 @@ class _Reader:
         )
 
 
+def _is_ours(data: bytes) -> bool:
+    """Whether the text is laid out as `document` does it: a grant a line, between a first line and a last one."""
+    return data.partition(b"\n")[0].endswith(b'"grants": [') and data.endswith(b"\n]}\n")
+
+
 def _hosts(entry: dict[str, Any], key: Key | None) -> Scope | None:
-    host = entry.get("host")
+    host = entry["host"] if entry["via"] == Via.UDP.value else entry.get("host")
     if host is None:
         return key.hosts if key is not None else None
     if not isinstance(host, str) or parse_name(host) != host:
@@ -209,6 +216,10 @@ def _read_flat(
             continue
         ends[network] = min(wall, ends.get(network, wall), now.wall + keyring.longest_ttl)
     for network, end in ends.items():
+        why = forbidden.now(network)
+        if why:
+            found.ended.append(why)
+            continue
         boot = now.boot + end - now.wall
         grant = Grant(new_id(), *network.parts, None, "", Via.FILE, None, now.wall, now.wall, end, boot)
         if grant.lives(now):

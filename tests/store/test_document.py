@@ -50,12 +50,18 @@ def test_a_host_that_a_knock_chose_is_still_chosen_after_a_restart(boot_id: str)
 
 
 def test_grants_of_one_owner_and_address_for_several_hosts_are_no_repetition() -> None:
-    whole = entry(id="w" * 22)
-    del whole["host"]
+    whole = entry(id="w" * 22, host=None)
     found = again(entry(), entry(id="j" * 22, host="b.example"), whole)
     assert [grant.host for grant in found.grants] == ["a.example", "b.example", None]
     assert not found.bad
     assert again(entry(), entry(id="j" * 22)).bad == ["an entry that stands there twice"]
+
+
+def test_a_packets_grant_without_a_word_about_its_host_is_a_bad_entry() -> None:
+    for via, bad in (("udp", 1), ("http", 0)):
+        lost = entry(via=via)
+        del lost["host"]
+        assert len(again(lost).bad) == bad
 
 
 def test_a_host_that_its_key_lost_meanwhile_ends_it() -> None:
