@@ -63,7 +63,8 @@ def _members_of(value: Any, place: Place, index: int, key_file: KeyFile) -> dict
         place.fault("expected a mapping with a key and its ttl")
         return {}
     found = section(value, place, _MEMBERS)
-    if len([name for name in ("key", "key_sha256", "key_file") if value.get(name) is not None]) != 1:
+    named = [name for name in ("key", "key_sha256", "key_file") if value.get(name) is not None]
+    if len(named) != 1:
         place.at("key").fault("exactly one of key, key_sha256 and key_file is needed")
     if value.get("udp_secret") is not None and value.get("key_sha256") is None:
         place.at("udp_secret").fault("it goes only beside key_sha256; from a plain key it is computed")
@@ -74,7 +75,7 @@ def _members_of(value: Any, place: Place, index: int, key_file: KeyFile) -> dict
     if value.get("name") is None:
         found["name"] = f"key-{index + 1}"
     plain = found.get("key") or ""
-    if found.get("key_file") is not None:
+    if found.get("key_file") is not None and len(named) == 1:
         plain = _filed(found["key_file"], place.at("key_file"), key_file)
     found["digest"] = digest_of(plain.encode("ascii")) if plain else found.get("key_sha256") or None
     if not found.get("udp"):

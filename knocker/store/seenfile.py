@@ -25,7 +25,7 @@ from knocker.store.lock import Unusable
 
 _HEAD = "knocker-seen-1"
 _LONGEST = 120 * 4 * MOST  # bytes that a file of ours can have
-_FEW = 2000  # lines beyond what must be kept, before the file is written anew
+_FEW = 200  # lines beyond what must be kept, before the file is written anew
 
 log = Logger()
 
@@ -170,17 +170,18 @@ def _checked(text: str) -> str:
 
 def _read(path: str) -> _Found:
     """What the file says; raises Unusable for what is no file to work with."""
-    with contextlib.suppress(FileNotFoundError, PermissionError):
-        os.unlink(atomic.temporary(path))
     try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(atomic.temporary(path))
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return _Found(damage="there is no such file")
     except OSError as error:
         raise Unusable(f"{path}: {error.strerror}; udp.state_path names a file of Knocker's own") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Unusable(f"{path}: not a regular file; udp.state_path names a file")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Unusable(f"{path}: not a regular file; udp.state_path names a file")
         try:
             data = file.read(_LONGEST + 1)
         except OSError as error:
@@ -189,8 +190,8 @@ def _read(path: str) -> _Found:
 
 
 def _parsed(data: bytes) -> _Found:
-    # What stands behind the last line break was being written when we died: nothing came of it.
-    lines = list(_proven(data[: data.rfind(b"\n") + 1].decode("ascii", "replace").split("\n")[:-1]))
+    *whole, rest = data.decode("ascii", "replace").split("\n")
+    lines = list(_proven(whole))
     head = lines[0] if lines else None
     try:
         if head is None or len(data) > _LONGEST:
@@ -208,8 +209,21 @@ def _parsed(data: bytes) -> _Found:
             sightings.append(Sighting(int(seen), int(made), owner, bytes.fromhex(nonce)))
         except ValueError:
             found.damage = "a part of it is damaged"
-    found.sightings = tuple(sightings)
+    found.sightings = (*sightings, *_unfinished(rest))
     return found
+
+
+def _unfinished(rest: str) -> list[Sighting]:
+    """What stands behind the last line break: half a line was being written when we died, and nothing came of it.
+
+    A whole line there lost only its end, or has another character for it, and was seen.
+    """
+    for text in (rest, rest[:-1]):
+        for fields in _proven([text]):
+            with contextlib.suppress(ValueError):
+                seen, made, owner, nonce = fields or []
+                return [Sighting(int(seen), int(made), owner, bytes.fromhex(nonce))]
+    return []
 
 
 def _proven(lines: list[str]) -> Iterator[list[str] | None]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from knocker.core.packets.native import NotOurs
 
+_FEW = 100  # packets; fewer are not worth looking through
 MOST = 200_000  # packets that are remembered; beyond that knocks are refused, not forgotten
 
 
@@ -36,6 +37,7 @@ class Seen:
         self.mark = mark
         self.fence = fence
         self._sightings: dict[tuple[str, bytes], Sighting] = {}
+        self._pruned = self.mark
         for sighting in sightings:
             self.mark = max(self.mark, sighting.seen)
             self._sightings[sighting.owner, sighting.nonce] = sighting
@@ -56,6 +58,9 @@ class Seen:
             raise NotOurs("fenced")
         if (owner, nonce) in self._sightings:
             raise NotOurs("replay")
+        # Looked through now and then, so that it costs little even where there are very many.
+        if len(self._sightings) >= _FEW and self.mark - self._pruned >= self.window // 2:
+            self.live()
         if len(self._sightings) >= MOST:
             raise NotOurs("full")
         sighting = Sighting(now, made, owner, nonce)
@@ -68,6 +73,7 @@ class Seen:
 
     def live(self) -> list[Sighting]:
         """Those that must still be remembered; the others are forgotten now."""
+        self._pruned = self.mark
         self.fence = max(self.fence, self.mark - self.window)  # also should the window grow
         self._sightings = {place: known for place, known in self._sightings.items() if known.made >= self.fence}
         return list(self._sightings.values())
