@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,12 +13,16 @@ class _Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _echo(self) -> None:
+        if self.headers.get("Upgrade", "").lower() == "websocket":
+            self._websocket()
+            return
         received = self._body()
         told = {
             "app": "reached",
             "method": self.command,
             "path": self.path,
             "forwarded_for": self.headers.get_all("X-Forwarded-For", []),
+            "headers": [[name.lower(), value] for name, value in self.headers.items()],
             "cookie": self.headers.get_all("Cookie", []),
             "authorization": self.headers.get_all("Authorization", []),
             "body": received.decode("latin-1"),
@@ -28,6 +34,20 @@ class _Echo(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(answer)
+
+    def _websocket(self) -> None:
+        """Shake hands, and send back one short message."""
+        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
+        self.end_headers()
+        first, length = self.rfile.read(2)
+        mask = self.rfile.read(4)
+        masked = self.rfile.read(length & 0x7F)
+        self.wfile.write(bytes([first, len(masked)]) + bytes(byte ^ mask[n % 4] for n, byte in enumerate(masked)))
+        self.close_connection = True
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

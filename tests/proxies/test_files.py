@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from knocker.settings import Faulty, load
-from tests.proxies.conftest import FIRST_RECIPE
-from tests.service import CADDY, PROJECT, SCRIPTS
+from tests.proxies.recipes import FIRST_RECIPE, FOLDER
+from tests.service import CADDY, PROJECT, SCRIPTS, replaced
 
 
 def _run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +29,12 @@ def _run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("text", [(PROJECT / "Caddyfile").read_text(), FIRST_RECIPE], ids=["ours", "first"])
+OURS = [PROJECT / "Caddyfile", FOLDER / "Caddyfile"]
+
+
+@pytest.mark.parametrize(
+    "text", [*(file.read_text() for file in OURS), FIRST_RECIPE], ids=["for docker", "for one machine", "first"]
+)
 def test_caddy_finds_the_caddyfile_valid(tmp_path: Path, text: str) -> None:
     file = tmp_path / "Caddyfile"
     file.write_text(text)
@@ -37,9 +42,21 @@ def test_caddy_finds_the_caddyfile_valid(tmp_path: Path, text: str) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_our_caddyfile_is_formatted_as_caddy_would(tmp_path: Path) -> None:
-    ended = _run(tmp_path, CADDY, "fmt", "--diff", str(PROJECT / "Caddyfile"))
+@pytest.mark.parametrize("file", OURS, ids=["for docker", "for one machine"])
+def test_our_caddyfile_is_formatted_as_caddy_would(tmp_path: Path, file: Path) -> None:
+    ended = _run(tmp_path, CADDY, "fmt", "--diff", str(file))
     assert ended.returncode == 0, ended.stdout
+
+
+def test_our_caddyfiles_differ_in_addresses_alone() -> None:
+    docker, machine = (file.read_text().partition("\n")[2] for file in OURS)
+    assert replaced(docker, {"knocker:8000": "127.0.0.1:8000", "app:80\n": "127.0.0.1:8096\n"}) == machine
+
+
+def test_the_page_about_proxies_names_each_recipe() -> None:
+    page = (FOLDER / "README.md").read_text()
+    for file in FOLDER.iterdir():
+        assert file.name == "README.md" or f"]({file.name})" in page, file.name
 
 
 def test_the_compose_file_follows_its_specification(tmp_path: Path) -> None:
