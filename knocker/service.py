@@ -29,11 +29,12 @@ from knocker.core.tally import Tally
 from knocker.core.whitelist import Whitelist
 from knocker.descriptors import room_for
 from knocker.listen import port
+from knocker.listen.channel import GateChannel
 from knocker.listen.door import Door
 from knocker.listen.house import House, Manners
 from knocker.listen.lane import LaneChannel
 from knocker.listen.reports import Reports
-from knocker.listen.site import GateChannel, GateSite
+from knocker.listen.site import GateSite
 from knocker.listen.udp import SilentDoor
 from knocker.listen.udp import listen as listen_udp
 from knocker.listen.verify import Verify

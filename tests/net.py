@@ -24,7 +24,7 @@ HOME_NETWORKS = ["198.51.100.252/30", "2001:db8:88:aaaa::/64"]
 CDN = "198.51.100.9"
 
 # And those that have none; the offices are the networks, of four addresses each, of which one is there.
-_STRANGERS = [f"198.51.100.{last}" for last in range(10, 250)]
+_STRANGERS = [f"198.18.{third}.{last}" for third in range(8) for last in range(1, 251)]
 _STRANGERS_6 = [f"2001:db8:88:{subnet:x}::10" for subnet in range(1, 2001)]  # each in a /64 of its own
 _OFFICES = [(f"192.0.2.{first}/30", f"192.0.2.{first + 1}") for first in range(0, 256, 4)]
 
@@ -98,8 +98,8 @@ class Bench:
         self._ip(self.server, f"link add eth0 type veth peer name eth0 netns {client}")
         self._ip(self.server, "link set lo up", "link set eth0 up", *_addresses([SERVER], [SERVER_6]))
         self._ip(self.server, "route add 192.0.2.0/24 dev eth0")
-        # By one neighbour, since the kernel keeps no table of so many.
-        self._ip(self.server, f"route add 2001:db8:88::/49 via {HOME_6}")
+        # By one neighbour each, since the kernel keeps no table of so many.
+        self._ip(self.server, f"route add 198.18.0.0/15 via {HOME}", f"route add 2001:db8:88::/49 via {HOME_6}")
         inside = [address for _, address in _OFFICES]
         clients = _addresses([HOME, CDN, *_STRANGERS, *inside], [HOME_6, *_STRANGERS_6])
         self._ip(self.client, "link set lo up", "link set eth0 up", *clients)

@@ -23,10 +23,11 @@ from knocker.core.limits import Limits
 from knocker.core.moment import Moment
 from knocker.core.tally import Tally
 from knocker.core.whitelist import Whitelist
+from knocker.listen.channel import GateChannel
 from knocker.listen.door import Door
 from knocker.listen.house import House, Manners
 from knocker.listen.reports import Reports
-from knocker.listen.site import GateChannel, GateSite
+from knocker.listen.site import GateSite
 from knocker.listen.verify import Verify
 from knocker.listen.web import Web
 from knocker.settings import parse

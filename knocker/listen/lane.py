@@ -15,9 +15,9 @@ from twisted.internet import tcp, unix
 from twisted.web.http import RESPONSES
 
 from knocker.listen import answers
+from knocker.listen.channel import IDLE, GateChannel
 from knocker.listen.house import House
 from knocker.listen.request import PROXYS, peer_of
-from knocker.listen.site import IDLE, GateChannel
 from knocker.listen.verify import judge
 
 _LONGEST = 16_000  # bytes of a request; the channel's own bounds lie above

@@ -270,7 +270,6 @@ def test_a_first_request_without_a_descriptor_left_is_answered(start: Start, fir
 # --- Slowness --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not LONG, reason="takes twelve seconds")
 def test_many_slow_ones_are_all_cut_off_after_ten_seconds(start: Start) -> None:
     """The corpus of attacks has each kind once; here many share one Knocker, and it forgets them all."""
     knocker = start(OPEN_HANDED)

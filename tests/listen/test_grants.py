@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from knocker.core.grant import Grant, Via
-from knocker.listen.site import READ_WITHIN
+from knocker.listen.channel import READ_WITHIN
 from tests.wire import ADMIN, KEY, SETTINGS, Answer, Disk, World, answer, hang_up
 
 CLIENT, OTHER = "198.51.100.7", "203.0.113.9"

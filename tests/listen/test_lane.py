@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from knocker.listen.channel import GateChannel
 from knocker.listen.lane import LaneChannel, read_question
-from knocker.listen.site import GateChannel
 from tests.conftest import LONG, Errors
 from tests.wire import KEY, SETTINGS, Disk, World, hang_up
 

@@ -76,13 +76,13 @@ def test_a_knock_opens_for_its_own_address_and_for_no_other(on_a_socket: Gateway
     "line", [f"X-Forwarded-For: {HOME}", "X-Forwarded-Uri: /metrics", f"Forwarded: for={HOME}", "X-Forwarded-For;"]
 )
 def test_forged_headers_let_no_stranger_in(on_a_socket: Gateway, bench: Bench, line: str) -> None:
-    answer = on_a_socket.get("/admin", bench.stranger(), "-H", line)
+    answer = on_a_socket.get("/admin", bench.stranger_6(), "-H", line)
     assert answer.status == 401
     assert not reached(answer)
 
 
 def test_without_knocker_nobody_gets_in(on_a_socket: Gateway, bench: Bench) -> None:
-    client = bench.stranger()
+    client = bench.stranger_6()
     on_a_socket.knock(client)
     assert on_a_socket.lets_in(client)
     assert on_a_socket.knocker.terminate() == 0
