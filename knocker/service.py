@@ -18,20 +18,18 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from twisted.python.usage import Options as UsageOptions
 
-from knocker import audit, clock, logs
-from knocker.core.gate import Gate, Policy
+from knocker import audit, clock, logs, terms
+from knocker.core.gate import Gate
 from knocker.core.keys import Keyring
 from knocker.core.limits import Limits
-from knocker.core.packets.native import Secrets
 from knocker.core.packets.pace import Pace
-from knocker.core.packets.reader import Reader
 from knocker.core.tally import Tally
 from knocker.core.whitelist import Whitelist
 from knocker.descriptors import room_for
 from knocker.listen import port
 from knocker.listen.channel import GateChannel
 from knocker.listen.door import Door
-from knocker.listen.house import House, Manners
+from knocker.listen.house import House
 from knocker.listen.lane import LaneChannel
 from knocker.listen.reports import Reports
 from knocker.listen.site import GateSite
@@ -100,13 +98,13 @@ class Knocker(Service):
         self.whitelist.followers.append(audit.tell)
         self.reaper = Reaper(self.whitelist, clock.now, reactor, self.store.refresh)
         self.house = House(
-            gate=Gate(_policy(settings, keyring), self.whitelist),
+            gate=Gate(terms.policy(settings, keyring), self.whitelist),
             store=self.store,
             tally=Tally(),
             now=clock.now,
             surroundings=Surroundings(_boot_seconds, read_surroundings),
             reports=Reports(_boot_seconds),
-            manners=_manners(settings),
+            manners=terms.manners(settings),
             limits=Limits(settings.security.limit),
             complaints=self._complaints,
         )
@@ -139,7 +137,7 @@ class Knocker(Service):
         self.store.start()
         self.reaper.start(self.settings.storage.cleanup_interval_seconds)
         self.reactor.callWhenRunning(self._heed_signals)
-        self._announce(self.settings)
+        terms.announce(self.settings, clock.now().wall)
         log.info("listening on {where}", where=self.settings.server.where)
 
     def _in_thread(self, function: Callable[[], None]) -> Deferred[None]:
@@ -147,7 +145,7 @@ class Knocker(Service):
 
     def _silent_door(self, file: SeenFile) -> SilentDoor:
         return SilentDoor(
-            self.house, _reader(self.settings), Pace(self.settings.security.limit), lambda: file.seen, file.keep
+            self.house, terms.reader(self.settings), Pace(self.settings.security.limit), lambda: file.seen, file.keep
         )
 
     def _open_silent_door(self, udp: Udp) -> None:
@@ -227,18 +225,18 @@ class Knocker(Service):
 
     def _adopt(self, settings: Settings) -> None:
         """Let new settings count, in one turn of the reactor: no request sees half of them."""
-        changed = _fixed_changes(self.settings, settings)
-        for name in [name for name in _fixed_changes(self.at_start, settings) if name in changed]:
+        changed = terms.fixed_changes(self.settings, settings)
+        for name in [name for name in terms.fixed_changes(self.at_start, settings) if name in changed]:
             log.warn("{name} changed; that needs a restart", name=name)
         keyring = Keyring(settings.keys)
-        policy, manners = _policy(settings, keyring), _manners(settings)
+        policy, manners = terms.policy(settings, keyring), terms.manners(settings)
         own, gateways = self.house.surroundings()  # first whatever could fail, then what counts
         self.house.gate.policy = policy
         self.house.manners = manners
         if settings.security.limit != self.house.limits.limit:
             self.house.limits = Limits(settings.security.limit)
         if self.silent_door is not None and self.seen is not None:
-            self.silent_door.reader = _reader(settings)
+            self.silent_door.reader = terms.reader(settings)
             self.silent_door.pace = Pace(settings.security.limit)
             self.seen.seen.window = settings.udp.window * 1000
         if self.own_log is not None:
@@ -247,23 +245,8 @@ class Knocker(Service):
         self.whitelist.revise(keyring, self.house.gate.forbidden(own, gateways), clock.now())
         self.store.start()
         self.settings = settings
-        self._announce(settings)
+        terms.announce(settings, clock.now().wall)
         log.info("the settings were reloaded from {path}", path=self.config_path)
-
-    def _announce(self, settings: Settings) -> None:
-        for warning in settings.warnings:
-            log.warn("{warning}", warning=warning)
-        exclusions = settings.security.exclusions
-        for entry in exclusions.everywhere:
-            log.info("open to everybody: {entry}", entry=str(entry))
-        for host, entries in exclusions.by_host.items():
-            for entry in entries:
-                log.info("open to everybody on {host}: {entry}", host=host, entry=str(entry))
-        for key in settings.keys:
-            if key.is_over(clock.now().wall):
-                log.warn("the key {key} has expired: its knocks are refused; see its `expires`", key=key.name)
-        if not settings.server.trusted_proxies.members and not settings.server.trusts_unix:
-            log.warn("server.trusted_proxies is empty: behind a proxy nobody can be let in until it is named there")
 
     def _heed_signals(self) -> None:
         """SIGTERM ends with status 0, where twistd would re-raise it; SIGHUP reloads, where it would end us."""
@@ -275,48 +258,6 @@ class Knocker(Service):
             self.reactor.stop()
         except ReactorNotRunning:
             log.info("already stopping")
-
-
-def _policy(settings: Settings, keyring: Keyring) -> Policy:
-    server, security = settings.server, settings.security
-    return Policy(
-        keyring=keyring,
-        trusted=server.trusted_proxies,
-        shared=server.shared_addresses,
-        always_allowed=security.always_allowed_ips,
-        exclusions=security.exclusions,
-        allow_loopback=server.allow_loopback_clients,
-        trusts_unix=server.trusts_unix,
-    )
-
-
-def _manners(settings: Settings) -> Manners:
-    deny = settings.security.deny
-    return Manners(deny.status, deny.by_host, settings.cors_origin, settings.knock_hosts)
-
-
-def _reader(settings: Settings) -> Reader:
-    secrets = {key.name: key.udp_secret for key in settings.keys if key.udp_secret is not None}
-    known = {name: Secrets.of(secret, settings.udp.realm) for name, secret in secrets.items()}
-    return Reader(known, settings.udp.window)
-
-
-def _fixed_changes(old: Settings, new: Settings) -> list[str]:
-    """The settings that only a restart can change, and that did change."""
-    fixed: dict[str, Callable[[Settings], object]] = {
-        "server.host": lambda settings: settings.server.host,
-        "server.port": lambda settings: settings.server.port,
-        "server.listen": lambda settings: (settings.server.unix, settings.server.endpoint),
-        "server.fast_lane": lambda settings: settings.server.fast_lane,
-        "server.max_connections": lambda settings: settings.server.max_connections,
-        "udp.enabled": lambda settings: settings.udp.enabled,
-        "udp.host": lambda settings: settings.udp.host,
-        "udp.port": lambda settings: settings.udp.port,
-        "udp.state_path": lambda settings: settings.udp.state_path,
-        "whitelist.storage_path": lambda settings: settings.storage.storage_path,
-        "whitelist.cleanup_interval_seconds": lambda settings: settings.storage.cleanup_interval_seconds,
-    }
-    return [name for name, value in fixed.items() if value(old) != value(new)]
 
 
 def _boot_seconds() -> float:

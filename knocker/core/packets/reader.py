@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from knocker.core.packets.native import SIZE, SLOT, Knock, NotOurs, Secrets, decode, hint
 
 _FAR = 26 * 3600  # seconds that a clock may be wrong for its owner to be told; any zone's mistake is within
-_MOST_HINTS = 400_000
+_MOST_HINTS = 60_000  # made anew in one go when the clock jumps or the keys change
 
 
 class Skewed(NotOurs):
@@ -37,7 +37,7 @@ class Reader:
         self._secrets = dict(secrets)
         self._owners = {name: known.owner for name, known in self._secrets.items()}
         # With very many keys only nearer clocks are told of; the window itself is always covered.
-        most = _MOST_HINTS // (2 * max(1, len(self._secrets)))
+        most = (_MOST_HINTS // max(1, len(self._secrets)) - 1) // 2
         self._reach = max(window // SLOT + 1, min(_FAR // SLOT, most))
         self._hints: dict[bytes, tuple[str, int]] = {}
         self._slots: dict[int, list[bytes]] = {}

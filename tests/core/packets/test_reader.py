@@ -93,7 +93,7 @@ def test_many_keys_cost_bounded_memory_and_are_all_found() -> None:
     for number in (0, 1500, 2999):
         made = encode(many[f"key-{number}"], Knock((NOW + 299) * 1000, NONCE))
         assert known.read(made, NOW).key == f"key-{number}"
-    assert len(known._hints) <= 400_000
+    assert len(known._hints) <= 60_000
 
 
 @given(st.binary(min_size=SIZE, max_size=SIZE))
