@@ -26,6 +26,9 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except Failed as failed:
             fail(failed.status, failed.error, failed.hint)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx is not None else "knocker"
+            fail(USAGE, error.format_message(), f"{where} --help says how")
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
 

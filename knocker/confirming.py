@@ -15,7 +15,7 @@ _DENIED = (401, 403)
 
 def confirm(url: str, families: list[str]) -> None:
     """Ask until the page is open over each family that knocked, an empty name for any; raises Failed."""
-    where, target = _page(url)
+    where, target = read_page(url)
     found = [candidate for candidate in resolve(where) if candidate.name in families or "" in families]
     if not found:
         raise Failed(NO_ANSWER, f"{where.host} has no {' or '.join(families)} address")
@@ -39,7 +39,7 @@ def _shut(where: Where, target: str, candidates: list[Candidate]) -> Failed | No
     return None
 
 
-def _page(text: str) -> tuple[Where, str]:
+def read_page(text: str) -> tuple[Where, str]:
     """A page's address: where it is, and what is asked there."""
     from urllib.parse import quote, urlsplit
 

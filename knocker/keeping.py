@@ -50,7 +50,7 @@ class Keeper:
                 raise
             self._failures += 1
             # Many clients lose the same gate at the same moment; they shall not all come back in one.
-            wait = float(min(LONGEST, 2.0**self._failures)) * (0.5 + self._chance() / 2)
+            wait = float(min(LONGEST, 2.0 ** min(self._failures, 20))) * (0.5 + self._chance() / 2)
             self._told(failed, wait)
             return wait
         self._failures = 0

@@ -14,7 +14,7 @@ import click
 
 from knocker.account import Account, SilentAccount, silent_account
 from knocker.client import Answer, Candidate, addresses, ask, resolve
-from knocker.confirming import confirm
+from knocker.confirming import confirm, read_page
 from knocker.core import strictjson
 from knocker.core.addresses import Network
 from knocker.core.hosts import parse_name
@@ -39,6 +39,14 @@ class Opened:
     entry: str
     expires_at: int
     left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Knocked:
+    """What came of a knock: the seconds that are left at least, and what a gate refused beside that."""
+
+    left: float
+    refused: Failed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +113,10 @@ def knock(
 ) -> None:
     """Knock: be let in from the address that you have, over IPv4 and IPv6 where the gate has both."""
     options = Options(ttl, network, only_4, only_6, confirm_url, as_json)
+    if confirm_url is not None:
+        read_page(confirm_url)  # before anything is opened
     if gate is not None and (url is not None or udp is not None):
-        raise Failed(USAGE, f"{'--url' if url is not None else '--udp'} and {gate!r} both name a gate")
+        raise Failed(USAGE, f"{'--url' if url is not None else '--udp'} and URL both name a gate")
     if udp is not None and url is not None:
         raise Failed(USAGE, "--udp and --url both name a gate")
     if udp is None:
@@ -122,8 +132,7 @@ def knock(
         once = _over_udp(silent, options, host)
         candidates = lambda: addresses(silent.host, silent.port)  # noqa: E731
     if not keep:
-        left = once()
-        sys.exit(REFUSED if left is None else 0)
+        sys.exit(REFUSED if once().refused is not None else 0)
     _keep(once, candidates, as_json)
 
 
@@ -202,7 +211,7 @@ def packet(
     from knocker.core.keys import udp_secret
     from knocker.core.packets.native import NO_SCOPE, Knock, Secrets, encode, scope_of
 
-    account = _known_silent("localhost", realm if realm is not None else "", key_file)
+    account = _known_silent("localhost", realm, key_file)
     scope = scope_of(host) if host is not None else NO_SCOPE
     try:
         said = Knock(round(time.time() * 1000), token_bytes(16), network, bind, revoke, ttl or 0, scope)
@@ -222,8 +231,8 @@ def _known_silent(target: str | None, realm: str | None, key_file: str | None) -
 # --- Over HTTP -------------------------------------------------------------------------------------------------------
 
 
-def _over_http(account: Account, options: Options) -> Callable[[], float | None]:
-    """A function that knocks once, tells of it, and gives the seconds left; None where a family was refused."""
+def _over_http(account: Account, options: Options) -> Callable[[], Knocked]:
+    """A function that knocks once, and tells of it."""
     wishes = {"ip_address": str(options.network) if options.network else None, "ttl": options.ttl}
     body = json.dumps({name: wish for name, wish in wishes.items() if wish is not None}).encode()
 
@@ -233,7 +242,7 @@ def _over_http(account: Account, options: Options) -> Callable[[], float | None]
             raise refusal(account, answer)
         return _opened(account, answer)
 
-    def once() -> float | None:
+    def once() -> Knocked:
         found = chosen(resolve(account.where), account.where.host, options.only_4, options.only_6)
         if options.network is not None:  # it is the same whichever way it is asked for
             return _tell_opened({"": act(found)}, {}, options)
@@ -253,13 +262,13 @@ def _opened(account: Account, answer: Answer) -> Opened:
     return Opened(entry, expires_at, left)
 
 
-def _tell_opened(opened: dict[str, Opened], faults: dict[str, Failed], options: Options) -> float | None:
+def _tell_opened(opened: dict[str, Opened], faults: dict[str, Failed], options: Options) -> Knocked:
     if not opened:
         raise as_one(faults)
-    status = tell_faults(faults, len(opened))
+    tell_faults(faults, len(opened))
+    refused = {family: failed for family, failed in faults.items() if failed.status == REFUSED}
     _confirm(options, opened)
     if options.as_json:
-        refused = [family for family, failed in faults.items() if failed.status == REFUSED]
         rows = [
             {
                 "whitelisted_entry": found.entry,
@@ -269,11 +278,12 @@ def _tell_opened(opened: dict[str, Opened], faults: dict[str, Failed], options: 
             for found in opened.values()
         ]
         silent = [family for family in faults if family not in refused]
-        click.echo(json.dumps({"opened": rows, "refused": refused, "no_answer": silent}))
+        click.echo(json.dumps({"opened": rows, "refused": list(refused), "no_answer": silent}))
     else:
         for found in opened.values():
             click.echo(f"open: {printable(found.entry)}, {time_left(found.left)} left")
-    return None if status else float(min(found.left for found in opened.values()))
+    left = float(min(found.left for found in opened.values()))
+    return Knocked(left, as_one(refused) if refused else None)
 
 
 # --- By packet -------------------------------------------------------------------------------------------------------
@@ -281,7 +291,7 @@ def _tell_opened(opened: dict[str, Opened], faults: dict[str, Failed], options: 
 
 def _over_udp(
     account: SilentAccount, options: Options, host: str | None, revoke: bool = False
-) -> Callable[[], float | None]:
+) -> Callable[[], Knocked]:
     from knocker.core.packets.native import NO_SCOPE, scope_of
     from knocker.sending import Sent, Wanted, send
 
@@ -290,7 +300,7 @@ def _over_udp(
     def act(candidates: list[Candidate]) -> Sent:
         return send(candidates[0], account.key, account.realm, wanted)
 
-    def once() -> float | None:
+    def once() -> Knocked:
         found = chosen(addresses(account.host, account.port), account.host, options.only_4, options.only_6)
         sent, faults = over_each_family(found, act)
         if not sent:
@@ -303,7 +313,7 @@ def _over_udp(
         else:
             for family, one in sent.items():
                 click.echo(f"sent over {family} to {one.to}, for {one.entry}; a gate never answers")
-        return float(options.ttl or 0)
+        return Knocked(float(options.ttl or 0), None)
 
     return once
 
@@ -318,7 +328,7 @@ def _confirm(options: Options, families: Iterable[str]) -> None:
 # --- Staying ---------------------------------------------------------------------------------------------------------
 
 
-def _keep(once: Callable[[], float | None], candidates: Callable[[], list[Candidate]], as_json: bool) -> None:
+def _keep(once: Callable[[], Knocked], candidates: Callable[[], list[Candidate]], as_json: bool) -> None:
     import random
 
     from knocker.keeping import Keeper
@@ -328,11 +338,12 @@ def _keep(once: Callable[[], float | None], candidates: Callable[[], list[Candid
 
     def renew() -> float:
         known[:] = candidates()
-        left = once()
-        if left is None:
-            raise Failed(REFUSED, "the gate refused one of the two address families", "-4 or -6 keeps the other alone")
+        knocked = once()
         sys.stdout.flush()
-        return left
+        if knocked.refused is not None:
+            words, hint = "the gate refused one of the two address families", "-4 or -6 keeps the other alone"
+            raise Failed(REFUSED, words, hint, knocked.refused.passing)
+        return knocked.left
 
     def told(failed: Failed, wait: float) -> None:
         say("warning", f"{failed.error}; trying again in {time_left(round(wait))}")

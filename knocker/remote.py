@@ -107,7 +107,7 @@ def grants(url: str | None, key_file: str | None, as_json: bool, host: str | Non
         click.echo("\n".join(_table(rows)) if rows else "no grants")
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})  # IDs of older grants may begin with a hyphen
 @reaching
 @click.argument("grant", metavar="ID")
 def revoke(url: str | None, key_file: str | None, as_json: bool, grant: str) -> None:

@@ -68,7 +68,11 @@ def send(
     own = own_address(candidate)
     packet = make_packet(key, realm, wanted, own, time.time())
     sent, error, passed = 0, None, 0.0
-    with socket.socket(candidate.family, socket.SOCK_DGRAM) as out:
+    try:
+        out = socket.socket(candidate.family, socket.SOCK_DGRAM)
+    except OSError as failed:
+        raise Failed(NO_ANSWER, f"nothing can be sent to {candidate.address[0]}: {failed.strerror or failed}") from None
+    with out:
         for moment in AT:
             sleep(moment - passed)
             passed = moment

@@ -86,7 +86,7 @@ class Knocker(Service):
         self.lock = Lock(settings.storage.storage_path)
         self.pool = ThreadPool(1, 1, "whitelist writer")
         keyring = Keyring(settings.keys)
-        self.whitelist = Whitelist(keyring, settings.storage.max_entries, lambda: secrets.token_urlsafe(16))
+        self.whitelist = Whitelist(keyring, settings.storage.max_entries, _new_id)
         self.store = JsonFile(
             settings.storage.storage_path,
             self.whitelist,
@@ -125,7 +125,7 @@ class Knocker(Service):
             self.lock.take(os.getpid())
             own, gateways = self.house.surroundings()
             forbidden = self.house.gate.forbidden(own, gateways)
-            self.store.load(self.whitelist.keyring, forbidden, lambda: secrets.token_urlsafe(16))
+            self.store.load(self.whitelist.keyring, forbidden, _new_id)
             self.web.warm_up()
             self._bound_connections(self.settings.server.max_connections)
             self._open_silent_door(self.settings.udp)
@@ -258,6 +258,13 @@ class Knocker(Service):
             self.reactor.stop()
         except ReactorNotRunning:
             log.info("already stopping")
+
+
+def _new_id() -> str:
+    """An ID that nobody can guess, and that no command takes for an option."""
+    while (found := secrets.token_urlsafe(16)).startswith("-"):
+        pass
+    return found
 
 
 def _boot_seconds() -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from knocker.service import Knocker
+from knocker.service import Knocker, _new_id
 from knocker.settings import parse
 from tests.wire import SETTINGS
 
@@ -28,3 +28,9 @@ def test_a_reload_that_fails_half_way_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too many"):
         service._adopt(parse(changed.encode()))
     assert (house.gate.policy, house.manners, house.limits, whitelist.keyring) == before
+
+
+def test_no_id_of_a_grant_looks_like_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = iter(["-FqlS4ralfxiFs1uXQDwA", "--qlS4ralfxiFs1uXQDwA", "FqlS4ralfxiFs1uXQDw-A"])
+    monkeypatch.setattr("secrets.token_urlsafe", lambda _: next(ids))
+    assert _new_id() == "FqlS4ralfxiFs1uXQDw-A"
