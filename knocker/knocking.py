@@ -341,7 +341,7 @@ def _keep(once: Callable[[], Knocked], candidates: Callable[[], list[Candidate]]
         knocked = once()
         sys.stdout.flush()
         if knocked.refused is not None:
-            words, hint = "the gate refused one of the two address families", "-4 or -6 keeps the other alone"
+            words, hint = "the gate refused one of the two address families", "-4 or -6 keeps the other family alone"
             raise Failed(REFUSED, words, hint, knocked.refused.passing)
         return knocked.left
 
