@@ -20,6 +20,8 @@ test-long: $(VENV)/.test-ready
 bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/whitelist.py
 	$(BIN)/python benchmarks/attack.py
+	$(BIN)/python benchmarks/datagrams.py
+	$(BIN)/python benchmarks/verify.py
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check -q

@@ -313,7 +313,10 @@ def _filed_key(path: str, warnings: list[str]) -> str:
     try:
         data, is_open = contents(path, LONGEST_KEY + 3)
     except OSError as error:
-        raise Failed(USAGE, f"{path}: {(error.strerror or error)}") from None
+        # Whoever gives the key itself for its file must not find it on the screen.
+        parent = os.path.dirname(path)
+        shown = f"{path}: " if parent not in ("", "/") and os.path.isdir(parent) else "the key file: "
+        raise Failed(USAGE, f"{shown}{(error.strerror or error)}") from None
     if is_open:
         warnings.append(f"{path}: {OPEN_TO_OTHERS}")
     key = data.decode("latin-1").removesuffix("\n").removesuffix("\r")

@@ -18,6 +18,15 @@ from knocker.faults import INTERRUPTED, NO_ANSWER, REFUSED, USAGE, Failed, fail,
 from knocker.settings import Faulty, Server, Settings, load
 
 
+def _usage(error: click.UsageError) -> str:
+    """What was wrong, without the value that was: it may be a key."""
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        return f"{error.param.get_error_hint(error.ctx) if error.ctx else error.param.name}: not such a value"
+    if "extra argument" in error.format_message():
+        return "an argument too many"
+    return error.format_message()
+
+
 class _Commands(click.Group):
     """The commands, whatever ends them."""
 
@@ -28,7 +37,7 @@ class _Commands(click.Group):
             fail(failed.status, failed.error, failed.hint)
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx is not None else "knocker"
-            fail(USAGE, error.format_message(), f"{where} --help says how")
+            fail(USAGE, _usage(error), f"{where} --help says how")
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
 

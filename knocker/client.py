@@ -60,23 +60,12 @@ def ask(
     lines = {"X-Api-Key": account.key, "Accept": "application/json"}
     if body:
         lines["Content-Type"] = "application/json"
-    return _exchange(account.where, method, account.where.path + path, candidates, lines, body, most)
+    return _exchange(account.where, method, account.where.path + path, candidates, lines, body, most, TIMEOUT)
 
 
-def probe(where: Where, target: str, candidates: Sequence[Candidate]) -> int:
-    """The status that anybody is answered there; raises Failed."""
-    try:
-        return _exchange(where, "GET", target, candidates, {"Accept": "text/html"}, b"", SMALL).status
-    except _TooMuch as much:
-        return much.answered
-
-
-class _TooMuch(Failed):
-    """An answer longer than anybody wants to read."""
-
-    def __init__(self, where: Where, answered: int, most: int) -> None:
-        super().__init__(REFUSED, f"{where} answered {answered} with more than {most} bytes")
-        self.answered = answered
+def probe(where: Where, target: str, candidates: Sequence[Candidate], within: float) -> int:
+    """The status that anybody is answered there, whatever follows it; raises Failed."""
+    return _exchange(where, "GET", target, candidates, {"Accept": "text/html"}, b"", -1, within).status
 
 
 def _exchange(
@@ -87,14 +76,15 @@ def _exchange(
     lines: dict[str, str],
     body: bytes,
     most: int,
+    within: float,
 ) -> Answer:
-    """One request without proxies or redirects."""
+    """One request without proxies or redirects. `most` bytes of the answer are read, none where it is below 0."""
     import http.client
 
-    connection = http.client.HTTPConnection(where.host, where.port, timeout=TIMEOUT)
+    connection = http.client.HTTPConnection(where.host, where.port, timeout=within)
     connection.auto_open = 0
     connection.default_port = 443 if where.secure else 80  # which of them the Host line may leave out
-    connection.sock = _connected(where, candidates)
+    connection.sock = _connected(where, candidates, within)
     lines = {**lines, "Connection": "close", "User-Agent": f"knocker/{__version__}"}
     try:
         connection.request(method, target, body or None, lines)
@@ -109,33 +99,35 @@ def _exchange(
 
 
 def _received(response: http.client.HTTPResponse, where: Where, most: int) -> Answer:
+    if most < 0:
+        return Answer(response.status, b"", response.headers)
     body = response.read(most + 1)
     if len(body) > most:
-        raise _TooMuch(where, response.status, most)
+        raise Failed(REFUSED, f"{where} answered {response.status} with more than {most} bytes")
     if response.length:
         raise Failed(NO_ANSWER, f"no whole answer from {where}: the connection was closed early")
     return Answer(response.status, body, response.headers)
 
 
-def _connected(where: Where, candidates: Sequence[Candidate]) -> socket.socket:
+def _connected(where: Where, candidates: Sequence[Candidate], within: float) -> socket.socket:
     """A connection to the first candidate that takes one; raises the first one's Failed."""
     first = Failed(NO_ANSWER, f"{where.host} has no address")
     for number, candidate in enumerate(candidates):
         try:
-            return _connected_to(where, candidate)
+            return _connected_to(where, candidate, within)
         except Failed as failed:
             first = failed if number == 0 else first
     raise first
 
 
-def _connected_to(where: Where, candidate: Candidate) -> socket.socket:
+def _connected_to(where: Where, candidate: Candidate, within: float) -> socket.socket:
     import socket
     import ssl
 
     plain = None
     try:
         plain = socket.socket(candidate.family, socket.SOCK_STREAM)
-        plain.settimeout(TIMEOUT)
+        plain.settimeout(within)
         plain.connect(candidate.address)
         if not where.secure:
             return plain

@@ -22,16 +22,16 @@ def confirm(url: str, families: list[str]) -> None:
     end = time.monotonic() + WITHIN
     for family in dict.fromkeys(candidate.name for candidate in found):
         same = [candidate for candidate in found if candidate.name == family]
-        while (last := _shut(where, target, same)) is not None:
+        while (last := _shut(where, target, same, end)) is not None:
             if time.monotonic() > end:
                 raise Failed(last.status, f"over {family} {last.error}, {WITHIN:.0f} s after the knock")
             time.sleep(_EVERY)
 
 
-def _shut(where: Where, target: str, candidates: list[Candidate]) -> Failed | None:
+def _shut(where: Where, target: str, candidates: list[Candidate], end: float) -> Failed | None:
     """What keeps the page shut, None where it is open."""
     try:
-        status = probe(where, target, candidates)
+        status = probe(where, target, candidates, max(1.0, end - time.monotonic()))
     except Failed as failed:
         return failed
     if status in _DENIED or status >= 500:
@@ -46,7 +46,10 @@ def read_page(text: str) -> tuple[Where, str]:
     try:
         parts = urlsplit(text)
         where = read_url(f"{parts.scheme}://{parts.netloc}")
+        target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+        query = quote(parts.query, safe="/?%:@!$&()*+,;=~-._")
+    except UnicodeError:
+        raise Failed(USAGE, "--confirm: not a text that can be sent") from None
     except ValueError as error:
         raise Failed(USAGE, f"--confirm: {error}") from None
-    target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-    return where, target + (f"?{quote(parts.query, safe='/?%:@!$&()*+,;=~-._')}" if parts.query else "")
+    return where, target + (f"?{query}" if query else "")

@@ -77,11 +77,20 @@ def _host(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
 
 ttl_option = click.option("--ttl", metavar="SECONDS", type=click.IntRange(1, 0xFFFFFFFF), help="Ask for so long.")
 ip_option = click.option("--ip", "network", metavar="ADDRESS", callback=_network, help="Open this address or network.")
-host_option = click.option("--host", metavar="NAME", callback=_host, help="Only this host of the key's (with --udp).")
+host_option = click.option("--host", metavar="NAME", callback=_host, help="Only this host of the key's, by packet.")
+
+
+def _realm(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value and not value.isprintable():
+        raise click.BadParameter("not a text on one line")
+    return value
+
+
 udp_option = click.option(
     "--udp", metavar="[HOST[:PORT]]", is_flag=False, flag_value="", help="By one silent packet instead."
 )
-realm_option = click.option("--realm", metavar="NAME", help="The gate's udp.realm, instead of client.yaml's.")
+_REALM = "The gate's udp.realm, instead of client.yaml's."
+realm_option = click.option("--realm", metavar="NAME", callback=_realm, help=_REALM)
 
 
 @click.command()
@@ -257,7 +266,8 @@ def _opened(account: Account, answer: Answer) -> Opened:
         entry, expires_at, left = told["whitelisted_entry"], told["expires_at"], told["expires_in_seconds"]
     except (ValueError, KeyError, TypeError):
         raise stranger(account, answer) from None
-    if not isinstance(entry, str) or type(expires_at) is not int or type(left) is not int:
+    sane = all(type(number) is int and 0 <= number < 10**11 for number in (expires_at, left))
+    if not isinstance(entry, str) or not sane:
         raise stranger(account, answer)
     return Opened(entry, expires_at, left)
 
@@ -270,11 +280,7 @@ def _tell_opened(opened: dict[str, Opened], faults: dict[str, Failed], options: 
     _confirm(options, opened)
     if options.as_json:
         rows = [
-            {
-                "whitelisted_entry": found.entry,
-                "expires_at": found.expires_at,
-                "expires_in_seconds": found.left,
-            }
+            {"whitelisted_entry": found.entry, "expires_at": found.expires_at, "expires_in_seconds": found.left}
             for found in opened.values()
         ]
         silent = [family for family in faults if family not in refused]

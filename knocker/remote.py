@@ -158,7 +158,9 @@ def stranger(caller: Account, answer: Answer) -> Failed:
     hint = f"is Knocker there? Its own address answers {'https' if caller.where.secure else 'http'}://.../health"
     if answer.status in (401, 403):
         hint = "it may be a site behind the gate, or another login in front; --url is Knocker's own address"
-    return Failed(REFUSED, f"{caller.where} answered {answer.status}, and not as Knocker does", hint)
+    words = f"{caller.where} answered {answer.status}, and not as Knocker does"
+    # A proxy that cannot reach its Knocker just now.
+    return Failed(REFUSED, words, hint, answer.status in (500, 502, 503, 504))
 
 
 def _redirect(caller: Account, answer: Answer) -> Failed:

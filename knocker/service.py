@@ -96,7 +96,7 @@ class Knocker(Service):
             reactor.callLater,
         )
         self.whitelist.followers.append(audit.tell)
-        self.reaper = Reaper(self.whitelist, clock.now, reactor, self.store.refresh)
+        self.reaper = Reaper(self.whitelist, clock.now, reactor, self._refresh)
         self.house = House(
             gate=Gate(terms.policy(settings, keyring), self.whitelist),
             store=self.store,
@@ -158,6 +158,11 @@ class Knocker(Service):
             raise Unusable(f"cannot listen on {udp.where}: {error}; see udp.host and udp.port") from None
         log.info("listening on {where}", where=udp.where)
 
+    def _refresh(self) -> None:
+        self.store.refresh()
+        if self.seen is not None:
+            self.seen.refresh(round(clock.now().wall * 1000))
+
     def _complaints(self) -> list[str]:
         seen = self.seen.complaints(round(clock.now().wall * 1000)) if self.seen is not None else []
         return self.reaper.complaints() + seen
@@ -177,7 +182,13 @@ class Knocker(Service):
             if server.unix is not None:
                 return port.on_unix_socket(self.reactor, server.unix.path, server.unix.mode, self.site)
             if server.endpoint:
-                return port.on_endpoint(self.reactor, server.endpoint, self.site)
+                opened = port.on_endpoint(self.reactor, server.endpoint, self.site)
+                if server.trusts_unix and port.is_open_to_all(opened):
+                    raise Unusable(
+                        f'server.trusted_proxies: "unix" would believe every user of this machine, since all may write'
+                        f" to the socket of {server.endpoint}; with systemd, write SocketMode=0660 and SocketGroup="
+                    )
+                return opened
             return port.on_address(self.reactor, server.host, server.port, self.site)
         except port.CannotListen as error:
             raise Unusable(f"cannot listen on {server.where}: {error}; see {server.setting}") from None

@@ -30,7 +30,8 @@ class Via(Enum):
 class Wish:
     """What a knock asks for once every rule let it pass. `ttl_named`: it named its `ttl` (seconds) itself.
 
-    `host`: the one host of the key's that it is for, None for all of them.
+    `host`: the one host of the key's that it is for, None for all of them. `packet`: it came as one, so that it
+    needs a key that may make them.
     """
 
     network: Network
@@ -39,6 +40,7 @@ class Wish:
     ttl: int
     ttl_named: bool = False
     host: str | None = None
+    packet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,8 @@ def lost_right(grant: Grant, key: Key | None) -> str:
         return ""
     if key is None:
         return "its key is no longer in api_keys"
-    if key.mark != grant.mark:
-        return "its key has another secret now"
+    if grant.mark not in (key.mark, key.udp_mark):
+        return "its key has another secret now, or may no longer knock over UDP"
     if grant.via is Via.REMOTE and not key.admin:
         return "its key lost allow_remote_whitelist"
     if grant.via.own and grant.prefix < (key.ipv6_prefix if grant.bits == 128 else 32):

@@ -45,10 +45,13 @@ class Key:
     udp_secret: bytes | None = None
     # What a stored grant remembers of the secret: enough to notice a change, nothing to guess from.
     mark: str = field(init=False, compare=False)
+    # The same for one that a packet left; None where the key makes none.
+    udp_mark: str | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        mark = hashlib.sha256(b"knocker key mark" + self.digest).hexdigest()[:16]
-        object.__setattr__(self, "mark", mark)
+        object.__setattr__(self, "mark", _mark(b"knocker key mark" + self.digest))
+        udp_mark = None if self.udp_secret is None else _mark(b"knocker packet mark" + self.udp_secret)
+        object.__setattr__(self, "udp_mark", udp_mark)
 
     def __repr__(self) -> str:
         """The name alone: a digest in a log would help whoever guesses short keys."""
@@ -65,6 +68,10 @@ class Key:
     def lasting(self, ttl: float, wall: float) -> float:
         """The seconds that a grant may last: `ttl`, but no longer than the key itself."""
         return ttl if self.expires is None else min(ttl, self.expires - wall)
+
+
+def _mark(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 class Keyring:

@@ -109,7 +109,8 @@ class Whitelist:
 
     def _rechecked(self, wish: Wish, now: Moment) -> Key:
         key = self.keyring.named(wish.key.name)
-        if key is None or key.digest != wish.key.digest or (wish.via is Via.REMOTE and not key.admin):
+        lost = key is None or key.digest != wish.key.digest or (wish.via is Via.REMOTE and not key.admin)
+        if key is None or lost or (wish.packet and key.udp_secret != wish.key.udp_secret):
             raise Refused(Refusal.BAD_KEY, f"the key {wish.key.name} changed while its knock waited")
         if key.is_over(now.wall):
             raise Refused(Refusal.BAD_KEY, f"the key {key.name} has expired")
@@ -152,7 +153,7 @@ class Whitelist:
             self._new_id(),
             *wish.network.parts,
             key=key.name,
-            mark=key.mark,
+            mark=_mark(wish, key),
             via=wish.via,
             hosts=_hosts(wish, key),
             created_at=now.wall,
@@ -169,7 +170,7 @@ class Whitelist:
             wall, boot = max(wall, held.expires_at), max(boot, held.boot_ends_at)
         return replace(
             held,
-            mark=key.mark,
+            mark=_mark(wish, key),
             # A grant that used the right to open any address stays one that needs it.
             via=Via.REMOTE if Via.REMOTE in (held.via, wish.via) else wish.via,
             hosts=_hosts(wish, key),
@@ -336,6 +337,10 @@ _MADE_ROOM = "it made room for a newer address: its key has max_addresses"
 
 def _owner(grant: Grant) -> _Owner:
     return grant.key, grant.network, grant.host
+
+
+def _mark(wish: Wish, key: Key) -> str:
+    return key.udp_mark or "" if wish.packet else key.mark
 
 
 def _hosts(wish: Wish, key: Key) -> Scope | None:

@@ -49,11 +49,11 @@ class Door(Resource):
 
     def _turn_away(self, request: Request, seen: Visit) -> bytes:
         self.house.tally.drop("wrong_address")
-        self.house.reports.report(
+        self.house.reports.report_of(
+            seen.peer,
             "wrong_address",
             "peer {peer} asked {path} for a verdict or for another host than the knock page's: denied; let the"
             " proxy's authentication request go to /verify, and only requests for knock_page.url and `also` here",
-            peer=seen.peer,
             path=request.path.decode("latin-1"),
         )
         return answers.empty(request, self.house.manners.deny(seen.host))

@@ -79,6 +79,17 @@ class _UnixPort(_Fair, unix.Port):
     pass
 
 
+def is_open_to_all(port: IListeningPort) -> bool:
+    """Whether it is a unix socket to which every user of the machine may connect, or may for all that can be seen."""
+    host = port.getHost()
+    if not isinstance(host, UNIXAddress):
+        return False
+    try:
+        return bool(os.stat(host.name or b"").st_mode & 0o002)
+    except (OSError, ValueError):  # one without a file has no permissions
+        return True
+
+
 async def close(port: IListeningPort) -> None:
     """Stop listening; a unix socket's file goes too."""
     host = port.getHost()

@@ -9,6 +9,8 @@ from twisted.python.failure import Failure
 
 from knocker.core.quota import Quota, more
 
+PEERS_A_MINUTE = 10
+
 
 class Reports:
     """Log lines by cause. Causes come from a closed set, never from a request, so their number is bounded."""
@@ -18,14 +20,24 @@ class Reports:
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._quota = Quota()
+        self._by_peer = Quota()
+
+    def report_of(self, peer: object, cause: str, message: str, **fields: object) -> None:
+        """The same once a minute for each peer, and of a few peers: so that one cannot hide another."""
+        unsaid = self._by_peer.left_out(f"{cause} {peer}", 1, self._seconds())
+        if unsaid is not None:
+            self._say(cause, message, PEERS_A_MINUTE, unsaid, {"peer": peer, **fields})
 
     def report(self, cause: str, message: str, lines_a_minute: int = 1, **fields: object) -> None:
         """Log `message` with its fields at warning level, unless its cause had `lines_a_minute` already."""
-        unsaid = self._quota.left_out(cause, lines_a_minute, self._seconds())
+        self._say(cause, message, lines_a_minute, 0, fields)
+
+    def _say(self, cause: str, message: str, most: int, before: int, fields: dict[str, object]) -> None:
+        unsaid = self._quota.left_out(cause, most, self._seconds())
         if unsaid is None:
             return
         shown = {name: value if value is None else printable(value) for name, value in fields.items()}
-        self.log.warn(message + more(unsaid), cause=cause, **shown)
+        self.log.warn(message + more(before + unsaid), cause=cause, **shown)
 
     def failure(self, cause: str, message: str, failure: Failure) -> None:
         """Log a mistake of ours, with its traceback, once a minute."""

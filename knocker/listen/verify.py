@@ -52,11 +52,8 @@ def _verdict(house: House, seen: Visit, lines_of: LinesOf, tail: bytes) -> Verdi
     verdict = house.gate.verdict(seen.visitor.client, seen.host, path, house.now())
     if not verdict.allowed and seen.visitor.unresolved is not None:
         unresolved = seen.visitor.unresolved
-        house.reports.report(
-            f"verify_{unresolved.name}",
-            "denied a request of peer {peer}: {why}",
-            peer=seen.peer,
-            why=unresolved.value,
+        house.reports.report_of(
+            seen.peer, f"verify_{unresolved.name}", "denied a request of peer {peer}: {why}", why=unresolved.value
         )
     return verdict
 

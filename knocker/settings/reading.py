@@ -239,8 +239,9 @@ def _udp(found: dict[str, Any], all_keys: tuple[Key, ...], whitelist: dict[str, 
         place.at("enabled").warn("no key may knock over UDP: write `udp: true` beside one")
     if may and not udp.enabled:
         place.warn("a key may knock over UDP, but udp.enabled is not true")
-    if udp.state_path == whitelist.get("storage_path", Storage().storage_path):
-        place.at("state_path").fault("it is whitelist.storage_path; it needs a file of its own")
+    storage = os.path.realpath(whitelist.get("storage_path", Storage().storage_path))
+    if os.path.realpath(udp.state_path) in {storage + end for end in ("", ".lock", ".tmp", ".v0")}:
+        place.at("state_path").fault("it is a file of whitelist.storage_path; it needs one of its own")
     return udp
 
 

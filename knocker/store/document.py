@@ -177,7 +177,7 @@ class _Reader:
             entry["id"],
             *network.parts,
             key.name if key is not None else name,  # one text for all grants of a key
-            key.mark if key is not None and key.mark == entry["key_mark"] else str(entry["key_mark"]),
+            _mark(entry["key_mark"], key),
             via,
             _hosts(entry, key),
             created,
@@ -190,6 +190,13 @@ class _Reader:
 def _is_ours(data: bytes) -> bool:
     """Whether the text is laid out as `document` does it: a grant a line, between a first line and a last one."""
     return data.partition(b"\n")[0].endswith(b'"grants": [') and data.endswith(b"\n]}\n")
+
+
+def _mark(value: Any, key: Key | None) -> str:
+    """One text for all grants of a key."""
+    if key is not None and value == key.mark:
+        return key.mark
+    return key.udp_mark if key is not None and key.udp_mark is not None and value == key.udp_mark else str(value)
 
 
 def _hosts(entry: dict[str, Any], key: Key | None) -> Scope | None:

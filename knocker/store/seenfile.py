@@ -21,13 +21,18 @@ from knocker.core.packets.seen import MOST, Seen, Sighting
 from knocker.core.refusals import Refusal, Refused
 from knocker.store import atomic
 from knocker.store.jsonfile import InThread
-from knocker.store.lock import Unusable
+from knocker.store.lock import Lock, Unusable
 
 _HEAD = "knocker-seen-1"
 _LONGEST = 120 * 4 * MOST  # bytes that a file of ours can have
+_OLDEST = 300_000  # milliseconds that the mark in the file may lie behind
 _FEW = 200  # lines beyond what must be kept, before the file is written anew
 
 log = Logger()
+
+
+class _NotOurs(Exception):
+    """Not even a damaged file of ours."""
 
 
 @dataclass
@@ -47,6 +52,9 @@ class SeenFile:
         self.path = path
         self.failure = ""
         self.seen = Seen(0)
+        self._lock = Lock(path, "udp.state_path")
+        self._marked = 0  # the mark that the file has
+        self._stale = False  # the file wants the mark of now
         self._in_thread = in_thread
         self._descriptor = -1
         self._lines = 0
@@ -58,6 +66,7 @@ class SeenFile:
 
     def load(self, window: int, now: int) -> None:
         """Read what is there (times in milliseconds) and write it anew; raises Unusable."""
+        self._lock.take(os.getpid())
         found = _read(self.path)
         if found.damage:
             found.fence = max(found.fence, now + window)
@@ -68,7 +77,7 @@ class SeenFile:
                 damage=found.damage,
                 seconds=window // 1000,
             )
-        self.seen = Seen(window, max(found.mark, now if found.damage else 0), found.fence, found.sightings)
+        self.seen = Seen(window, found.mark, found.fence, found.sightings)
         if self.seen.is_behind(now):
             log.error(
                 "{path}: the clock is {seconds} s behind the highest time that it ever had: UDP knocks are refused"
@@ -76,6 +85,7 @@ class SeenFile:
                 path=self.path,
                 seconds=(self.seen.mark - now) // 1000,
             )
+        self.seen.mark = max(self.seen.mark, now)
         text = self._text()
         self._lines = text.count(b"\n")
         try:
@@ -88,8 +98,19 @@ class SeenFile:
         behind = [f"the clock is behind the highest time in {self.path}"] if self.seen.is_behind(now) else []
         return [self.failure, *behind] if self.failure else behind
 
+    def refresh(self, now: int) -> None:
+        """Let the file know the time of now, where what it knows is old: no clock that is set back later denies it."""
+        if now - self._marked >= _OLDEST:
+            self.seen.mark = max(self.seen.mark, now)
+            self._stale = True
+            self._wake()
+
     def close(self) -> None:
-        """Keep nothing open."""
+        """Keep nothing open, and let another process have it."""
+        self._lock.release()
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -100,14 +121,17 @@ class SeenFile:
         """Fires once the packet is known for good; fails with Refused, and then it may be sent again."""
         waiter: Deferred[None] = Deferred()
         self._waiting.append((sighting, waiter))
+        self._wake()
+        return waiter
+
+    def _wake(self) -> None:
         if not self._writing:
             self._writing = True
             Deferred.fromCoroutine(self._write_all())
-        return waiter
 
     async def _write_all(self) -> None:
         try:
-            while self._waiting:
+            while self._waiting or self._stale:
                 waiting, self._waiting = self._waiting, []
                 await self._write([sighting for sighting, _ in waiting])
                 for sighting, waiter in waiting:
@@ -120,7 +144,8 @@ class SeenFile:
             self._writing = False
 
     async def _write(self, sightings: list[Sighting]) -> None:
-        anew = self._torn or self._lines > len(self.seen) + _FEW
+        anew = self._torn or self._stale or self._lines > len(self.seen) + _FEW
+        self._stale = False
         # What is written anew has those that wait already: they were seen, though nothing came of them yet.
         text = self._text() if anew else "".join(map(_line, sightings)).encode()
         try:
@@ -150,12 +175,13 @@ class SeenFile:
         os.fdatasync(self._descriptor)
 
     def _rewrite(self, text: bytes) -> None:
-        self.close()
+        self._close_file()
         atomic.replace(self.path, [text])
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def _text(self) -> bytes:
         live = self.seen.live()
+        self._marked = self.seen.mark
         head = f"{_HEAD} {self.seen.mark} {self.seen.fence}"
         return "".join((_checked(head), *map(_line, live))).encode()
 
@@ -186,12 +212,18 @@ def _read(path: str) -> _Found:
             data = file.read(_LONGEST + 1)
         except OSError as error:
             raise Unusable(f"{path}: {error.strerror}") from None
-    return _parsed(data)
+    try:
+        return _parsed(data)
+    except _NotOurs:
+        raise Unusable(f"{path}: not a file of Knocker's; name another in udp.state_path, or remove it") from None
 
 
 def _parsed(data: bytes) -> _Found:
     *whole, rest = data.decode("ascii", "replace").split("\n")
     lines = list(_proven(whole))
+    begun = data[:8] == _HEAD.encode()[:8][: len(data)]
+    if not any(lines) and not begun and data.strip(b"\0\n"):  # zeros are what a file system may leave of it
+        raise _NotOurs
     head = lines[0] if lines else None
     try:
         if head is None or len(data) > _LONGEST:

@@ -947,3 +947,37 @@ def test_a_host_that_the_key_lost_while_the_knock_waited_is_not_opened() -> None
         whitelist.plan(for_host("a.example"), START)
     assert refused.value.refusal is Refusal.NOT_STORED
     assert len(whitelist) == 0
+
+
+# --- What a packet left ----------------------------------------------------------------------------------------------
+
+SENDER = replace(PHONE, udp_secret=b"the phone's packets")
+REMOTE = replace(ADMIN, udp_secret=b"the admin's packets")
+
+
+@pytest.mark.parametrize(
+    ("key", "changed", "stays"),
+    [
+        pytest.param(SENDER, SENDER, True, id="nothing changed"),
+        pytest.param(SENDER, PHONE, False, id="the key may make no packets any more"),
+        pytest.param(SENDER, replace(SENDER, udp_secret=b"others"), False, id="their secret is another"),
+        pytest.param(REMOTE, replace(REMOTE, udp_secret=None), False, id="an admin's for another address"),
+        pytest.param(REMOTE, replace(REMOTE, admin=False), False, id="the right to that is gone"),
+    ],
+)
+def test_what_a_packet_left_needs_a_key_that_may_make_it(key: Key, changed: Key, stays: bool) -> None:
+    via = Via.REMOTE if key.admin else Via.UDP
+    for packet in (True, False):
+        whitelist = make(keyring=Keyring([key]))
+        knock(whitelist, replace(wish(key, via=via), packet=packet))
+        whitelist.revise(Keyring([changed]), ANYWHERE, START)
+        lost_right = key.admin and not changed.admin
+        assert found(whitelist, START) is (stays if packet else not lost_right), "a knock over HTTP needs none of that"
+
+
+def test_a_packet_whose_key_lost_that_while_it_waited_opens_nothing() -> None:
+    for changed in (PHONE, replace(SENDER, udp_secret=b"others")):
+        whitelist = make(keyring=Keyring([changed]))
+        with pytest.raises(Refused) as refused:
+            whitelist.plan(replace(wish(SENDER, via=Via.UDP), packet=True), START)
+        assert refused.value.refusal is Refusal.BAD_KEY

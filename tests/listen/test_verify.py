@@ -246,3 +246,14 @@ def test_pipelined_questions_are_answered_in_order_behind_a_slow_knock(world: Wo
     assert statuses == [200, 200, 401]
     assert answer(wire.value()).status == 200
     hang_up(channel)
+
+
+def test_one_peer_cannot_hide_another_from_the_log(world: World, errors: Errors) -> None:
+    for _ in range(50):
+        world.ask("/verify", "192.0.2.1", peer="198.51.100.66")
+    world.ask("/verify", "192.0.2.1", peer="172.20.0.5")
+    for last in range(1, 200):
+        world.ask("/verify", "192.0.2.1", peer=f"198.51.101.{last}")
+    said = [line for line in errors.lines if "denied a request of peer" in line]
+    assert any("peer 172.20.0.5: it sent forwarded headers" in line for line in said)
+    assert len(said) <= 10, "nor do many fill it"

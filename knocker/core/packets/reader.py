@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from knocker.core.packets.native import SIZE, SLOT, Knock, NotOurs, Secrets, decode, hint
 
 _FAR = 26 * 3600  # seconds that a clock may be wrong for its owner to be told; any zone's mistake is within
-_MOST_HINTS = 60_000  # made anew in one go when the clock jumps or the keys change
+_MOST_HINTS = 30_000  # made anew in one go when the clock jumps or the keys change
 
 
 class Skewed(NotOurs):

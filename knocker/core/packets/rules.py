@@ -35,7 +35,7 @@ def meaning(knock: Knock, source: Address, key: Key, forbidden: Forbidden) -> Wi
 
 def _wish(knock: Knock, key: Key, wish: Wish) -> Wish:
     asked = knock.ttl or None
-    return Wish(wish.network, key, wish.via, key.granted_ttl(asked), asked is not None, _host(knock, key))
+    return Wish(wish.network, key, wish.via, key.granted_ttl(asked), asked is not None, _host(knock, key), True)
 
 
 def _host(knock: Knock, key: Key) -> str | None:

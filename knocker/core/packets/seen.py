@@ -51,6 +51,8 @@ class Seen:
 
     def admit(self, owner: str, nonce: bytes, made: int, now: int) -> Sighting:
         """Remember a packet that was not seen before, and let it pass; raises NotOurs."""
+        if self.is_behind(now):
+            raise NotOurs("behind")
         self.mark = max(self.mark, now)
         if made < self.mark - self.window:
             raise NotOurs("behind")

@@ -129,3 +129,10 @@ def test_whatever_clocks_and_restarts_do_no_packet_counts_twice(steps: list[tupl
                 assert (number, made) not in counted
                 assert made >= highest - window
                 counted.add((number, made))
+
+
+def test_while_the_clock_is_behind_nothing_counts_not_even_what_is_dated_later() -> None:
+    seen = Seen(WINDOW, mark=NOW)
+    behind = NOW - WINDOW - 30_000
+    assert refused(seen, behind + WINDOW, behind) == "behind"
+    assert refused(seen, NOW - WINDOW, NOW - WINDOW) == ""
