@@ -156,3 +156,19 @@ def test_the_app_is_open_by_a_whole_url_to_who_has_knocked(gateway: Gateway, ben
         answer = gateway.send(client, [], target)
         assert answer.status == 200
         assert answer.json()["path"] == "/x?y=1"
+
+
+@pytest.mark.parametrize("how", [how for how in ADDRESSED if "host" in how])
+def test_who_has_knocked_for_the_app_names_no_other_host_to_it(gateway: Gateway, bench: Bench, how: str) -> None:
+    """What Knocker judged is what the app hears; one that serves several names would else show another."""
+    target, hosts = ADDRESSED[how]
+    client = bench.stranger_6()
+    assert gateway.knock(client, key="here").status == 200
+    try:
+        asked = [host.replace("{app}", gateway.app_host) for host in hosts]
+        answer = gateway.send(client, [], target.replace("{app}", gateway.app_host), asked)
+    except NoAnswer:
+        return
+    if reached(answer):
+        heard = dict(answer.json()["headers"])["host"].lower()
+        assert heard.partition(":")[0].removesuffix(".") == gateway.recipe.app_host
