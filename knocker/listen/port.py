@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet import tcp, unix
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
@@ -33,7 +33,15 @@ def on_address(reactor: Any, host: str, port: int, site: IProtocolFactory) -> IL
 def on_endpoint(reactor: Any, text: str, site: IProtocolFactory) -> IListeningPort:
     """Listen wherever an endpoint's text says, as Twisted reads it; raises CannotListen."""
     try:
-        opened = serverFromString(reactor, text).listen(site)
+        endpoint = serverFromString(reactor, text)
+        if isinstance(endpoint, AdoptedStreamServerEndpoint) and endpoint.addressFamily == socket.AF_UNIX:
+            os.set_blocking(endpoint.fileno, False)
+            port = _AdoptedPort._fromListeningDescriptor(reactor, endpoint.fileno, site)  # noqa: SLF001
+            os.close(endpoint.fileno)
+            return _started(port)
+        opened = endpoint.listen(site)
+    except CannotListen:
+        raise
     except Exception as error:  # noqa: BLE001 - an endpoint's parser raises what it likes
         raise CannotListen(f"Twisted has no such endpoint: {error}") from None
     return _outcome(opened)
@@ -56,8 +64,8 @@ def _started(port: tcp.Port) -> IListeningPort:
 class _Fair:
     """Takes a few connections in a turn; Twisted takes more and more, and a burst of them fills a turn alone."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
         # What Twisted says is Twisted's, also of a class of ours: the log tells it only so often.
         self._logger = Logger(namespace="twisted.internet.tcp.Port")
 
@@ -77,6 +85,20 @@ class _TcpPort(_Fair, tcp.Port):
 
 class _UnixPort(_Fair, unix.Port):
     pass
+
+
+class _AdoptedPort(_UnixPort):
+    """A unix socket that systemd made: its file, and who may connect, stay as systemd has them.
+
+    Twisted would let everybody connect from the start on, and remove the file at the end.
+    """
+
+    def startListening(self) -> None:
+        """Begin, without a change to the file."""
+        with contextlib.suppress(OSError):
+            self.mode = stat.S_IMODE(os.stat(self._bindPath).st_mode)
+        super().startListening()
+        self._bindPath = b"\0not ours to remove"
 
 
 def is_open_to_all(port: IListeningPort) -> bool:

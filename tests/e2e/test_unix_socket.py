@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -150,3 +151,47 @@ def test_moving_it_needs_a_restart_and_the_log_says_so(make: Make) -> None:
     eventually(lambda: "server.listen changed; that needs a restart" in knocker.log, "the log says so")
     assert knocker.ask("/verify", headers=ASKING).status == 401
     assert sorted(os.listdir(knocker.directory)).count("other.sock") == 0
+
+
+# What systemd does for a socket unit: the socket is descriptor 3 of the process that it starts.
+_ACTIVATE = """
+import os, socket, sys
+path, mode, *command = sys.argv[1:]
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+os.chmod(path, int(mode, 8))
+listener.listen()
+os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="knocker.socket")
+os.execv(command[0], command)
+"""
+
+
+def _activated(make: Make, mode: str, trusted: str = "unix") -> SocketKnocker:
+    server = {"listen": "systemd:domain=UNIX:index=0", "trusted_proxies": [trusted]}
+    knocker = make({"api_keys": [phone()], "server": server})
+    knocker.command = [sys.executable, "-c", _ACTIVATE, str(knocker.socket), mode, *knocker.command]
+    return knocker
+
+
+def test_a_socket_of_systemds_is_believed_where_its_mode_says_who_may_connect(make: Make) -> None:
+    knocker = _activated(make, "660")
+    knocker.start()
+    assert knocker.ask("/knock", headers=KNOCKING).json()["whitelisted_entry"] == CLIENT
+    assert knocker.ask("/verify", headers=ASKING).status == 200
+    assert stat.S_IMODE(knocker.socket.stat().st_mode) == 0o660
+    assert knocker.terminate() == 0
+    assert knocker.socket.is_socket(), "its file is systemd's"
+
+
+def test_a_socket_of_systemds_that_everybody_may_write_is_not_believed(make: Make) -> None:
+    line = _faults(_activated(make, "666"))
+    assert 'server.trusted_proxies: "unix" would believe every user of this machine' in line
+    assert "SocketMode=0660" in line
+
+
+def test_one_whose_peers_are_not_believed_may_have_any_mode(make: Make) -> None:
+    knocker = _activated(make, "666", "192.0.2.1")
+    knocker.start()
+    assert knocker.ask("/verify", headers=ASKING).status == 401
