@@ -900,13 +900,13 @@ def test_help_and_the_commands_of_the_server_import_nothing_of_the_network() -> 
 # Holds the lock as Knocker does, says so, and counts the signals that it gets.
 _HOLDER = """
 import fcntl, os, signal, sys
-signal.signal(signal.SIGHUP, lambda *_: print("hup", flush=True))
+signal.signal(signal.SIGHUP, lambda *_: os.write(1, b"hup\\n"))
 lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
 fcntl.flock(lock, fcntl.LOCK_EX)
 text = sys.argv[2] if len(sys.argv) > 2 else f"{os.getpid()}\\n"
 os.ftruncate(lock, 0)
 os.write(lock, text.encode())
-print("held", flush=True)
+os.write(1, b"held\\n")
 while True:
     signal.pause()
 """
