@@ -9,18 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONG
+
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize(
-    ("name", "headings"),
-    [
-        pytest.param("whitelist", ["A verdict", "Memory at", "Start, from exec"], id="whitelist"),
-        pytest.param("datagrams", ["In process", "Over a socket", "accepted, on disk", "/verify on"], id="datagrams"),
-        pytest.param("verify", ["The fast lane at 32", "Through Caddy", "Resident memory"], id="verify"),
-        pytest.param("attack", ["room for everybody", "all of these at once", "crowd, anew"], id="attack"),
-    ],
-)
+# Each takes ten to twenty seconds, so the short run tries one.
+TABLES = {
+    "whitelist": ["A verdict", "Memory at", "Start, from exec"],
+    "datagrams": ["In process", "Over a socket", "accepted, on disk", "/verify on"],
+    "verify": ["The fast lane at 32", "Through Caddy", "Resident memory"],
+    "attack": ["room for everybody", "all of these at once", "crowd, anew"],
+}
+
+
+@pytest.mark.parametrize(("name", "headings"), [*TABLES.items()] if LONG else [*TABLES.items()][:1])
 def test_a_benchmark_prints_its_tables(name: str, headings: list[str]) -> None:
     if name == "verify" and not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
