@@ -15,7 +15,7 @@ test: $(VENV)/.test-ready lint
 	$(BIN)/python -m pytest $(PYTEST)
 
 test-long: $(VENV)/.test-ready
-	KNOCKER_TEST_LONG=1 $(BIN)/python -m pytest $(PYTEST)
+	KNOCKER_TEST_LONG=1 $(BIN)/python -m pytest $(PYTEST) --timeout=900
 
 bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/whitelist.py
