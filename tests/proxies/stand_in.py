@@ -28,5 +28,10 @@ class _StandIn(BaseHTTPRequestHandler):
         """Say nothing else."""
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a proxy that is gone before its answer."""
+
+
 if __name__ == "__main__":
-    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), _StandIn).serve_forever()
+    _Server(("127.0.0.1", int(sys.argv[1])), _StandIn).serve_forever()
