@@ -107,7 +107,7 @@ def test_whatever_clocks_and_restarts_do_no_packet_counts_twice(steps: list[tupl
     seen, now, window = Seen(WINDOW), NOW, WINDOW
     sent: list[tuple[int, int]] = []
     counted: set[tuple[int, int]] = set()
-    highest = now
+    highest = 0  # of all times at which a packet came
     for what, much in steps:
         if what == "clock":
             now = max(NOW - 20 * WINDOW, now + much)
