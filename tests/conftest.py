@@ -15,7 +15,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 # `make test` runs a share, KNOCKER_TEST_LONG=1 the full counts; both from fixed seeds, unless KNOCKER_TEST_RANDOM=1.
 LONG = os.environ.get("KNOCKER_TEST_LONG") == "1"
 FIXED = os.environ.get("KNOCKER_TEST_RANDOM") != "1"
-hypothesis.settings.register_profile("share", max_examples=60, derandomize=FIXED, deadline=None)
+hypothesis.settings.register_profile("share", max_examples=40, derandomize=FIXED, deadline=None)
 hypothesis.settings.register_profile("long", max_examples=2000, derandomize=FIXED, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("long" if LONG else "share")
 

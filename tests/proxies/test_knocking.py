@@ -13,7 +13,7 @@ from tests.proxies.conftest import Gateway, reached
 from tests.proxies.recipes import all_but
 from tests.service import eventually
 
-GATEWAYS = all_but("caddy")
+GATEWAYS = all_but("caddy", "envoy", "haproxy")
 Fresh = Callable[[], str]
 
 
