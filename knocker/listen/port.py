@@ -113,9 +113,9 @@ def is_open_to_all(port: IListeningPort) -> bool:
 
 
 async def close(port: IListeningPort) -> None:
-    """Stop listening; a unix socket's file goes too."""
+    """Stop listening; a unix socket's file goes too, unless systemd made it."""
     host = port.getHost()
-    if isinstance(host, UNIXAddress) and host.name:
+    if isinstance(host, UNIXAddress) and host.name and not isinstance(port, _AdoptedPort):
         # Twisted removes the file, and stumbles where somebody else did.
         with contextlib.suppress(OSError):
             os.close(os.open(host.name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

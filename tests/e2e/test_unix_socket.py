@@ -185,6 +185,15 @@ def test_a_socket_of_systemds_is_believed_where_its_mode_says_who_may_connect(ma
     assert knocker.socket.is_socket(), "its file is systemd's"
 
 
+def test_the_end_puts_no_file_where_a_socket_of_systemds_was(make: Make) -> None:
+    knocker = _activated(make, "660")
+    knocker.start()
+    assert knocker.ask("/verify", headers=ASKING).status == 401
+    knocker.socket.unlink()
+    assert knocker.terminate() == 0
+    assert not knocker.socket.exists()
+
+
 def test_a_socket_of_systemds_that_everybody_may_write_is_not_believed(make: Make) -> None:
     line = _faults(_activated(make, "666"))
     assert 'server.trusted_proxies: "unix" would believe every user of this machine' in line
