@@ -14,7 +14,6 @@ import errno
 import http.client
 import json
 import os
-import platform
 import resource
 import select
 import selectors
@@ -29,6 +28,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from benchmarks.printed import machine, say
 
 HOST, PROXY = "127.0.0.1", "127.0.0.1"
 KEY = "benchmark-phone-0123456789-abc"
@@ -100,24 +101,6 @@ def main() -> None:
     )
     report_attacks(sizes)
     report_default(sizes)
-
-
-def say(text: str) -> None:
-    """A line at once, as the whole takes minutes."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def machine() -> str:
-    """Where and when this was measured."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-    return (
-        f"{time.strftime('%Y-%m-%d')}, {model}, {os.cpu_count()} cores, "
-        f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.release()}"
-    )
 
 
 def raise_file_limit(wanted: int) -> None:

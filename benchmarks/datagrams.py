@@ -14,7 +14,6 @@ import gc
 import http.client
 import json
 import os
-import platform
 import random
 import selectors
 import signal
@@ -32,6 +31,7 @@ from typing import Any
 
 from twisted.internet.defer import maybeDeferred
 
+from benchmarks.printed import machine, say
 from knocker.core.keys import digest_of, generate, udp_secret
 from knocker.core.packets.native import SIZE, Knock, NotOurs, Secrets, encode
 from knocker.core.packets.reader import Reader
@@ -81,24 +81,6 @@ def main() -> None:
         say(machine())
         report_in_process(sizes)
         report_over_a_socket(sizes)
-
-
-def say(text: str) -> None:
-    """A line at once, as the whole takes minutes."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def machine() -> str:
-    """Where and when this was measured."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-    return (
-        f"{time.strftime('%Y-%m-%d')}, {model}, {os.cpu_count()} cores, "
-        f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.release()}"
-    )
 
 
 # The kinds of datagrams.

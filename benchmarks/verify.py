@@ -32,7 +32,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.whitelist import MIX, machine, say, some_address, some_networks
+from benchmarks.printed import machine, say
+from benchmarks.whitelist import MIX, some_address, some_networks
 from knocker import clock
 from knocker.core.addresses import Address, Network, Networks, networks
 from knocker.core.gate import Gate, Policy

@@ -7,12 +7,10 @@ table compares its own sizes within one run: they take turns, so that a busy mac
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import http.client
 import json
 import os
-import platform
 import random
 import secrets
 import signal
@@ -33,6 +31,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.web.resource import Resource
 
+from benchmarks.printed import machine, say
 from knocker import clock
 from knocker.core.addresses import Address, Network, Networks, networks
 from knocker.core.gate import Cause, Gate, Policy
@@ -98,24 +97,6 @@ def main() -> None:
     report_verdicts(sizes)
     report_memory(sizes)
     report_starts(sizes)
-
-
-def say(text: str) -> None:
-    """A line at once, as the whole takes minutes."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def machine() -> str:
-    """Where and when this was measured."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-    return (
-        f"{time.strftime('%Y-%m-%d')}, {model}, {os.cpu_count()} cores, "
-        f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.release()}"
-    )
 
 
 # What is measured with: grants as knocks leave them.
