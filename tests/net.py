@@ -10,10 +10,13 @@ import json
 import os
 import shutil
 import subprocess
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+
+import pytest
 
 SERVER = "198.51.100.1"
 SERVER_6 = "2001:db8:88::1"
@@ -183,3 +186,14 @@ def read_answer(raw: bytes) -> Answer:
             pairs = (line.partition(":") for line in lines)
             return Answer(status, tuple((name, value.strip()) for name, _, value in pairs), rest)
         raw = rest
+
+
+@contextmanager
+def bench_or_skip() -> Iterator[Bench]:
+    """A bench for a fixture, or the reason why there is none."""
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(Bench())
+        except NoBench as reason:
+            pytest.skip(str(reason))
+        yield made

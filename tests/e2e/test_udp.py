@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from knocker.store.seenfile import SeenFile
 from tests.conftest import LONG
 from tests.e2e.test_floods import most_memory
 from tests.e2e.test_service import Disk
-from tests.net import SERVER, SERVER_6, Bench, NoBench, dying_with_us
+from tests.net import SERVER, SERVER_6, Bench, bench_or_skip, dying_with_us
 from tests.service import Caddy, Knocker, Settings, ask, eventually, free_port
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -510,11 +509,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
     """The two namespaces, with addresses of the whole world besides."""
-    with ExitStack() as stack:
-        try:
-            made = stack.enter_context(Bench())
-        except NoBench as reason:
-            pytest.skip(str(reason))
+    with bench_or_skip() as made:
         for prefix, addresses in (
             (made.server, [f"{WORLD_SERVER}/24", f"{WORLD_6_SERVER}/64"]),
             (made.client, [f"{WORLD}/24", f"{WORLD_6}/64"]),

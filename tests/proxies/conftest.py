@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.net import HOME, HOME_NETWORKS, SERVER, SERVER_6, Answer, Bench, NoAnswer, NoBench
+from tests.net import HOME, HOME_NETWORKS, SERVER, SERVER_6, Answer, Bench, NoAnswer, bench_or_skip
 from tests.proxies.recipes import RECIPES, Place, Recipe
 from tests.service import Caddy, Knocker, Server, Settings, eventually
 
@@ -157,11 +157,7 @@ def settings(app_host: str) -> Settings:
 @pytest.fixture(scope="session")
 def bench() -> Iterator[Bench]:
     """The two namespaces, or the reason why there are none."""
-    with ExitStack() as stack:
-        try:
-            made = stack.enter_context(Bench())
-        except NoBench as reason:
-            pytest.skip(str(reason))
+    with bench_or_skip() as made:
         yield made
 
 
