@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import click
@@ -133,13 +134,13 @@ def knock(
             raise Failed(USAGE, "--host and --realm are for packets: use --udp too")
         account = known_account(gate or url, key_file)
         once = _over_http(account, options)
-        candidates: Callable[[], list[Candidate]] = lambda: resolve(account.where)  # noqa: E731
+        candidates = partial(resolve, account.where)
     else:
         if keep and ttl is None:
             raise Failed(USAGE, "--keep with --udp needs --ttl: no answer tells how long the gate opened")
         silent = _known_silent(udp or None, realm, key_file)
         once = _over_udp(silent, options, host)
-        candidates = lambda: addresses(silent.host, silent.port)  # noqa: E731
+        candidates = partial(addresses, silent.host, silent.port)
     if not keep:
         sys.exit(REFUSED if once().refused is not None else 0)
     _keep(once, candidates, as_json)

@@ -340,7 +340,9 @@ def _owner(grant: Grant) -> _Owner:
 
 
 def _mark(wish: Wish, key: Key) -> str:
-    return key.udp_mark or "" if wish.packet else key.mark
+    if wish.packet:
+        return key.udp_mark or ""
+    return key.mark
 
 
 def _hosts(wish: Wish, key: Key) -> Scope | None:

@@ -61,9 +61,13 @@ def peer_of(peer: object) -> Peer:
     """Who is at a connection's other end; the unspecified address where that cannot be told."""
     if isinstance(peer, UNIXAddress):
         return Nameless.UNIX
-    host = getattr(peer, "host", "")
+    return address_of(str(getattr(peer, "host", "")))
+
+
+def address_of(host: str) -> Address:
+    """The address that a socket tells; the unspecified one where it is none."""
     try:
-        return Address.parse(str(host).partition("%")[0])
+        return Address.parse(host.partition("%")[0])  # a link-local address has its interface there
     except ValueError:
         return NOBODY
 

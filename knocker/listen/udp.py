@@ -26,7 +26,7 @@ from knocker.core.refusals import Refusal, Refused
 from knocker.listen.call import LINES_A_MINUTE, forbidden_here
 from knocker.listen.house import House
 from knocker.listen.port import CannotListen
-from knocker.listen.request import peer_of
+from knocker.listen.request import address_of
 
 AT_ONCE = 8  # datagrams that are read before the others have their turn: a flood may not starve /verify
 _BUFFER = 1 << 20  # bytes that the system keeps for us meanwhile
@@ -60,11 +60,9 @@ class SilentDoor(DatagramProtocol):
         except Exception:  # noqa: BLE001 - a mistake of ours must not end the door
             self.house.reports.failure("udp_error", "a datagram failed", Failure())
         else:
-            source = peer_of(_Peer(addr[0]))
-            if isinstance(source, Address):
-                acting: Deferred[None] = Deferred.fromCoroutine(self._act(packet, sighting, source))
-                self._acting.add(acting)
-                acting.addErrback(self._failed).addBoth(lambda _: self._acting.discard(acting))
+            acting: Deferred[None] = Deferred.fromCoroutine(self._act(packet, sighting, address_of(addr[0])))
+            self._acting.add(acting)
+            acting.addErrback(self._failed).addBoth(lambda _: self._acting.discard(acting))
 
     def finished(self) -> Deferred[Any]:
         """Fires when the knocks that are being stored are."""
@@ -153,13 +151,6 @@ class SilentDoor(DatagramProtocol):
     def _failed(self, failure: Failure) -> None:
         self.house.tally.drop("udp_not_kept")
         self.house.reports.failure("udp_error", "a UDP knock failed", failure)
-
-
-class _Peer:
-    """A datagram's source, as connections have theirs."""
-
-    def __init__(self, host: str) -> None:
-        self.host = host
 
 
 class _FairPort(Port):

@@ -11,7 +11,6 @@ import contextlib
 import os
 import stat
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -220,16 +219,13 @@ def _read(path: str) -> _Found:
 
 def _parsed(data: bytes) -> _Found:
     *whole, rest = data.decode("ascii", "replace").split("\n")
-    lines = list(_proven(whole))
+    lines = [_fields(line) for line in whole]
     begun = data[:8] == _HEAD.encode()[:8][: len(data)]
     if not any(lines) and not begun and data.strip(b"\0\n"):  # zeros are what a file system may leave of it
         raise _NotOurs
-    head = lines[0] if lines else None
     try:
-        if head is None or len(data) > _LONGEST:
-            raise ValueError
-        name, mark, fence = head
-        if name != _HEAD:
+        name, mark, fence = lines[0] if lines else []
+        if name != _HEAD or len(data) > _LONGEST:
             raise ValueError
         found = _Found(int(mark), int(fence))
     except ValueError:
@@ -237,8 +233,7 @@ def _parsed(data: bytes) -> _Found:
     sightings = []
     for fields in lines[1:]:
         try:
-            seen, made, owner, nonce = fields or []
-            sightings.append(Sighting(int(seen), int(made), owner, bytes.fromhex(nonce)))
+            sightings.append(_sighting(fields))
         except ValueError:
             found.damage = "a part of it is damaged"
     found.sightings = (*sightings, *_unfinished(rest))
@@ -251,15 +246,17 @@ def _unfinished(rest: str) -> list[Sighting]:
     A whole line there lost only its end, or has another character for it, and was seen.
     """
     for text in (rest, rest[:-1]):
-        for fields in _proven([text]):
-            with contextlib.suppress(ValueError):
-                seen, made, owner, nonce = fields or []
-                return [Sighting(int(seen), int(made), owner, bytes.fromhex(nonce))]
+        with contextlib.suppress(ValueError):
+            return [_sighting(_fields(text))]
     return []
 
 
-def _proven(lines: list[str]) -> Iterator[list[str] | None]:
-    """The fields of each line, None where its checksum is not that of the rest."""
-    for line in lines:
-        text, _, _ = line.rpartition(" ")
-        yield text.split(" ") if _checked(text) == line + "\n" else None
+def _fields(line: str) -> list[str]:
+    """What a line says; nothing where its checksum is not that of the rest."""
+    text, _, _ = line.rpartition(" ")
+    return text.split(" ") if _checked(text) == line + "\n" else []
+
+
+def _sighting(fields: list[str]) -> Sighting:
+    seen, made, owner, nonce = fields
+    return Sighting(int(seen), int(made), owner, bytes.fromhex(nonce))
