@@ -45,8 +45,8 @@ from knocker.core.tally import Tally
 from knocker.core.whitelist import Whitelist
 from knocker.listen.house import House
 from knocker.listen.reports import Reports
-from knocker.listen.request import lines, peer_of
-from knocker.listen.verify import judge
+from knocker.listen.request import peer_of
+from knocker.listen.verify import judge, question_of
 from knocker.store.document import document, grant_text, read
 from tests.service import PROJECT, Caddy, Knocker, Server, SocketKnocker, ask, eventually, free_port
 
@@ -315,7 +315,8 @@ def serve_with_klein(port: int, folder: str) -> None:
 
     @app.route("/verify")
     def verify(request: Request) -> bytes:
-        status, client = judge(house, peer_of(request.getClientAddress()), partial(lines, request), b"")
+        peer = peer_of(request.getClientAddress())
+        status, client = judge(house, peer, question_of(request, house.gate.policy.believes(peer)))
         request.setResponseCode(status)
         request.setHeader(b"cache-control", b"no-store")
         if client is not None:

@@ -34,7 +34,7 @@ from twisted.web.resource import Resource
 from benchmarks.printed import machine, say
 from knocker import clock
 from knocker.core.addresses import Address, Network, Networks, networks
-from knocker.core.gate import Cause, Gate, Policy
+from knocker.core.gate import Gate, Policy, Verdict
 from knocker.core.grant import Via, Wish
 from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.moment import Moment
@@ -46,6 +46,7 @@ from knocker.listen.reports import Reports
 from knocker.listen.site import GateSite
 from knocker.listen.verify import Verify
 from knocker.store.document import document, grant_text
+from tests.asked import Asked
 
 DAY = 86_400
 SECRETS = {"phone": "benchmark-phone-0123456789-abc", "admin": "benchmark-admin-0123456789-xyz"}
@@ -195,7 +196,7 @@ class Connection:
             receive(request)
         taken = time.perf_counter_ns() - begin
         gc.enable()
-        expected = b"HTTP/1.1 200" if QUESTIONS[question] is Cause.GRANT else b"HTTP/1.1 401"
+        expected = b"HTTP/1.1 200" if QUESTIONS[question] is Verdict.GRANT else b"HTTP/1.1 401"
         if not wire.value().startswith(expected):
             raise AssertionError(f"not {expected!r} but {wire.value()!r}")
         return taken / len(addresses)
@@ -207,10 +208,10 @@ REQUEST = (
     b"X-Forwarded-Host: app.example.com\r\nX-Forwarded-Uri: /\r\nX-Forwarded-Method: GET\r\n\r\n"
 )
 QUESTIONS = {
-    "hit by address": Cause.GRANT,
-    "hit by network": Cause.GRANT,
-    "miss IPv4": Cause.NO_GRANT,
-    "miss IPv6": Cause.NO_GRANT,
+    "hit by address": Verdict.GRANT,
+    "hit by network": Verdict.GRANT,
+    "miss IPv4": Verdict.NO_GRANT,
+    "miss IPv6": Verdict.NO_GRANT,
 }
 
 
@@ -241,17 +242,20 @@ def questions(whitelist: Whitelist, sizes: Sizes) -> dict[str, list[list[Address
     }
 
 
+ASKED = Asked("app.example.com", "/")
+
+
 def timed(gate: Gate, addresses: list[Address], now: Moment, question: str) -> float:
     """Nanoseconds that one verdict takes, over all `addresses`."""
     verdict = gate.verdict
     gc.disable()
     begin = time.perf_counter_ns()
     for address in addresses:
-        verdict(address, "app.example.com", "/", now)
+        verdict(address, ASKED, now)
     taken = time.perf_counter_ns() - begin
     gc.enable()
     expected = QUESTIONS[question]
-    if any(verdict(address, "app.example.com", "/", now).cause is not expected for address in addresses):
+    if any(verdict(address, ASKED, now) is not expected for address in addresses):
         raise AssertionError(f"not every verdict was {expected}")
     return taken / len(addresses)
 

@@ -45,7 +45,7 @@ _WORLDLY = {
     *("sys", "syslog", "tempfile", "threading", "time", "urllib", "uuid", "warnings"),
 }
 # What a worldly module has that is none of that: a plain function of a text, at the speed of C.
-_PLAIN = {"socket": {"AF_INET6", "inet_pton"}}
+_PLAIN = {"socket": {"AF_INET", "AF_INET6", "inet_ntop", "inet_pton"}}
 _WORLDLY_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 # A room, and what its modules may import beside the standard library. The longest matching room counts.

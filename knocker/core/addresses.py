@@ -10,12 +10,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from socket import AF_INET6, inet_pton
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
-_OCTETS = {str(octet): octet for octet in range(256)}
 _MAPPED = 0xFFFF  # the upper 96 bits of ::ffff:0:0/96, RFC 4291 2.5.5.2
 
 
@@ -53,8 +52,10 @@ class Address:
         """The text of RFC 5952."""
         value = self.value
         if self.bits == 32:
-            return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
-        return str(ipaddress.IPv6Address(value))
+            return inet_ntop(AF_INET, value.to_bytes(4, "big"))
+        if value >> 32 == 0:  # in which C libraries still see an IPv4 address
+            return str(ipaddress.IPv6Address(value))
+        return inet_ntop(AF_INET6, value.to_bytes(16, "big"))
 
     @property
     def network(self) -> Network:
@@ -125,12 +126,11 @@ class Network:
 
 
 def _ipv4(text: str) -> int:
-    """The number of four octets without leading zeros, as ipaddress reads them."""
+    """The number of four octets without leading zeros."""
     try:
-        first, second, third, fourth = map(_OCTETS.__getitem__, text.split("."))
-    except KeyError:
-        raise ValueError("an octet that is none") from None
-    return first << 24 | second << 16 | third << 8 | fourth
+        return int.from_bytes(inet_pton(AF_INET, text), "big")
+    except (OSError, ValueError):  # ValueError: a NUL, or what is not ASCII
+        raise ValueError("not an IPv4 address") from None
 
 
 def _ipv6(text: str) -> int:
@@ -213,15 +213,19 @@ class NetworkMap(Generic[T]):
         """The networks of one family as they are now: for each number of free bits the values of the others."""
         return [(shift, frozenset(table)) for shift, table in self._tables[bits].items()]
 
-    def covering(self, address: Address) -> Iterator[T]:
+    def covering(self, address: Address) -> list[T]:
         """The values of all networks that hold `address`."""
+        covering: list[T] = []
+        value = address.value
         for shift, table in self._tables[address.bits].items():
-            found = table.get(address.value >> shift)
-            if found is not None:
-                if isinstance(found, tuple):
-                    yield from found
-                else:
-                    yield found
+            found = table.get(value >> shift)
+            if found is None:
+                continue
+            if isinstance(found, tuple):
+                covering.extend(found)
+            else:
+                covering.append(found)
+        return covering
 
     def touches(self, extent: Extent) -> bool:
         """Whether anything stands here for a network that shares an address with this one."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from knocker.core.addresses import Address, Networks
 from knocker.core.grant import Via, Wish
@@ -12,7 +14,7 @@ from knocker.core.knock import Body, Forbidden
 from knocker.core.moment import Moment
 from knocker.core.paths import Exclusions
 from knocker.core.refusals import Refusal, Refused
-from knocker.core.visitor import Peer, believes
+from knocker.core.visitor import Peer, Unresolved, believes, direct, resolve
 from knocker.core.whitelist import Whitelist
 
 
@@ -32,35 +34,45 @@ class Policy:
         """Whether `peer` is a proxy of ours."""
         return believes(peer, self.trusted, self.trusts_unix)
 
+    def client(self, peer: Peer, believed: bool, chain: Sequence[bytes], forged: bool) -> Address | Unresolved:
+        """Who a request is of, or why that cannot be told (contract 3.1).
 
-class Cause(Enum):
-    """What decided a verdict."""
-
-    ALWAYS_ALLOWED = "always_allowed"
-    GRANT = "grant"
-    EXCLUDED_PATH = "excluded_path"
-    NO_GRANT = "no_grant"
-    OUT_OF_SCOPE = "out_of_scope"
-    NO_CLIENT = "no_client"
-    ERROR = "error"
+        `chain`: its X-Forwarded-For lines, which count where `believed`; `forged`: it has a header that only a
+        proxy sends, which counts where not.
+        """
+        return resolve(chain, self.trusted, self.allow_loopback) if believed else direct(peer, forged)
 
 
-_ALLOWING = frozenset({Cause.ALWAYS_ALLOWED, Cause.GRANT, Cause.EXCLUDED_PATH})
+class Verdict(Enum):
+    """The answer to one /verify, by what decided it."""
+
+    ALWAYS_ALLOWED = "allow", "always_allowed"
+    GRANT = "allow", "grant"
+    EXCLUDED_PATH = "allow", "excluded_path"
+    NO_GRANT = "deny", "no_grant"
+    OUT_OF_SCOPE = "deny", "out_of_scope"
+    NO_CLIENT = "deny", "no_client"
+    ERROR = "deny", "error"
+
+    def __init__(self, outcome: str, cause: str) -> None:
+        # Plain attributes: an Enum's own `value` is looked up by a function of Python's.
+        self.label = outcome, cause
+        self.allowed = outcome == "allow"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer to one /verify."""
+_GRANT, _NO_GRANT, _OUT_OF_SCOPE = Verdict.GRANT, Verdict.NO_GRANT, Verdict.OUT_OF_SCOPE  # each request has one
 
-    cause: Cause
+
+class Asked(Protocol):
+    """What a client asked its proxy for; looked at only where it matters. None is what is not known for sure."""
 
     @property
-    def allowed(self) -> bool:
-        """Whether the request may pass."""
-        return self.cause in _ALLOWING
+    def host(self) -> str | None:
+        """The host, as hosts.read_host reads it."""
 
-
-_VERDICTS = {cause: Verdict(cause) for cause in Cause}
+    @property
+    def path(self) -> str | None:
+        """The path, as paths.asked_path reads it."""
 
 
 class Gate:
@@ -70,25 +82,30 @@ class Gate:
         self.policy = policy
         self.whitelist = whitelist
 
-    def verdict(self, client: Address | None, host: str | None, path: str | None, now: Moment) -> Verdict:
-        """Whether `client` may ask `host` for `path` (contract 3.2); None is what is not known for sure."""
-        denial = Cause.NO_CLIENT
-        if client is not None:
-            if client in self.policy.always_allowed:
-                return _VERDICTS[Cause.ALWAYS_ALLOWED]
-            opening, other = self.whitelist.find(client, host, now)
-            if opening is not None:
-                return _VERDICTS[Cause.GRANT]
-            denial = Cause.OUT_OF_SCOPE if other is not None else Cause.NO_GRANT
-        if path is not None and self.policy.exclusions.cover(path, host) is not None:
-            return _VERDICTS[Cause.EXCLUDED_PATH]
-        return _VERDICTS[denial]
+    def verdict(self, client: Address | None, asked: Asked, now: Moment) -> Verdict:
+        """Whether `client` may have what it asked for (contract 3.2); None is one that is not known for sure."""
+        policy = self.policy
+        if client is None:
+            denial = Verdict.NO_CLIENT
+        elif client in policy.always_allowed:
+            return Verdict.ALWAYS_ALLOWED
+        else:
+            denial = _NO_GRANT
+            for grant in self.whitelist.live(client, now):
+                if grant.hosts is None or asked.host in grant.hosts:
+                    return _GRANT
+                denial = _OUT_OF_SCOPE
+        if policy.exclusions:
+            path = asked.path
+            if path is not None and policy.exclusions.cover(path, asked.host) is not None:
+                return Verdict.EXCLUDED_PATH
+        return denial
 
     def holds_grant(self, client: Address, now: Moment) -> bool:
         """Whether any live grant opens anything to `client`."""
-        return self.whitelist.find(client, None, now) != (None, None)
+        return bool(self.whitelist.live(client, now))
 
-    def key(self, lines: list[bytes], now: Moment) -> Key:
+    def key(self, lines: Sequence[bytes], now: Moment) -> Key:
         """The key that the X-Api-Key lines present; raises Refused."""
         key = self.policy.keyring.find(lines)
         if key is None:

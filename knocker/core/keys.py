@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from knocker.core.hosts import Scope
@@ -82,7 +82,7 @@ class Keyring:
         self._by_digest = {key.digest: key for key in self.keys}
         self._by_name = {key.name: key for key in self.keys}
 
-    def find(self, lines: list[bytes]) -> Key | None:
+    def find(self, lines: Sequence[bytes]) -> Key | None:
         """The key that the X-Api-Key lines of a request present: exactly one line of 1 to 256 bytes."""
         if len(lines) != 1 or not 1 <= len(lines[0]) <= LONGEST_KEY:
             return None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """`wall`: seconds since 1970, may be set by hand; `boot`: seconds since the machine started, never set."""
 
     wall: float

@@ -13,9 +13,9 @@ class Tally:
         self.knocks: Counter[tuple[str, str]] = Counter()
         self.drops: Counter[str] = Counter()
 
-    def verdict(self, outcome: str, cause: str) -> None:
-        """One answer of /verify."""
-        self.verdicts[outcome, cause] += 1
+    def verdict(self, label: tuple[str, str]) -> None:
+        """One answer of /verify: outcome and cause."""
+        self.verdicts[label] += 1
 
     def knock(self, via: str, outcome: str) -> None:
         """One knock, granted or refused."""

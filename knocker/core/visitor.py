@@ -6,7 +6,6 @@ Nothing here falls back to a second best (contract 3.1): what cannot be told for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 from knocker.core.addresses import LOOPBACK, NOBODY, Address, Networks
@@ -45,53 +44,35 @@ class Unresolved(Enum):
     TOO_MANY = f"X-Forwarded-For passes through more than {MOST_HOPS} trusted proxies"
 
 
-@dataclass(frozen=True, slots=True)
-class Visitor:
-    """`client` is None exactly where `unresolved` says why; `believed`: the peer's forwarded headers count."""
-
-    client: Address | None
-    believed: bool
-    unresolved: Unresolved | None = None
-
-
-def resolve(
-    peer: Peer,
-    chain: Sequence[bytes],
-    forwarded: bool,
-    trusted: Networks,
-    allow_loopback: bool = False,
-    trusts_unix: bool = False,
-) -> Visitor:
-    """Find the client of a request (contract 3.1).
-
-    `chain`: the X-Forwarded-For lines in their order; `forwarded`: whether any header is present that only a
-    proxy sends; `allow_loopback`: the setting allow_loopback_clients; `trusts_unix`: trusted_proxies has "unix".
-    """
-    if not believes(peer, trusted, trusts_unix):
-        if not isinstance(peer, Address):
-            return Visitor(None, False, Unresolved.FORGED_UNIX if forwarded or chain else Unresolved.NAMELESS)
-        if forwarded or chain:
-            return Visitor(None, False, Unresolved.FORGED)
-        return Visitor(None, False, Unresolved.NOBODY) if peer in NOBODY else Visitor(peer, False)
-    found = _walk(b",".join(chain), trusted, allow_loopback)
-    return Visitor(found, True) if isinstance(found, Address) else Visitor(None, True, found)
-
-
 def believes(peer: Peer, trusted: Networks, trusts_unix: bool) -> bool:
-    """Whether a peer's forwarded headers count."""
+    """Whether a peer's forwarded headers count; `trusts_unix`: trusted_proxies has "unix"."""
     return peer in trusted if isinstance(peer, Address) else trusts_unix
 
 
-def _walk(chain: bytes, trusted: Networks, allow_loopback: bool) -> Address | Unresolved:
-    if not chain.strip(b" \t"):
-        return Unresolved.MISSING
-    items = chain.rsplit(b",", MOST_HOPS)
+def direct(peer: Peer, forwarded: bool) -> Address | Unresolved:
+    """The client of a request whose peer is not believed (contract 3.1): the peer itself.
+
+    `forwarded`: whether any header is present that only a proxy sends.
+    """
+    if not isinstance(peer, Address):
+        return Unresolved.FORGED_UNIX if forwarded else Unresolved.NAMELESS
+    if forwarded:
+        return Unresolved.FORGED
+    return Unresolved.NOBODY if peer in NOBODY else peer
+
+
+def resolve(chain: Sequence[bytes], trusted: Networks, allow_loopback: bool = False) -> Address | Unresolved:
+    """The client of a request whose peer is believed (contract 3.1).
+
+    `chain`: the X-Forwarded-For lines in their order; `allow_loopback`: the setting allow_loopback_clients.
+    """
+    items = b",".join(chain).rsplit(b",", MOST_HOPS)
     more = len(items) > MOST_HOPS
     address = None
     for item in reversed(items[1:] if more else items):
         address = _item(item.strip(b" \t"))
         if address is None:
-            return Unresolved.UNREADABLE
+            return Unresolved.UNREADABLE if more or b"".join(items).strip(b" \t") else Unresolved.MISSING
         if address in NOBODY:
             return Unresolved.NOBODY
         if address not in trusted:
@@ -103,12 +84,12 @@ def _walk(chain: bytes, trusted: Networks, allow_loopback: bool) -> Address | Un
 
 def _item(item: bytes) -> Address | None:
     """One hop: ``1.2.3.4``, ``1.2.3.4:567``, ``2001:db8::1``, ``[2001:db8::1]``, ``[2001:db8::1]:443``."""
-    if len(item) > 64:
-        return None
     try:
         text = item.decode("ascii")
         if ":" not in text:
             return Address.parse(text)
+        if len(text) > 64:
+            return None
         if text.startswith("["):
             host, bracket, port = text[1:].partition("]")
             if not bracket or ":" not in host or not (port == "" or (port[0] == ":" and _is_port(port[1:]))):

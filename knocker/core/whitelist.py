@@ -209,22 +209,20 @@ class Whitelist:
 
     # Asking.
 
-    def find(self, address: Address, host: str | None, now: Moment) -> tuple[Grant | None, Grant | None]:
-        """The live grant that opens `host` to `address`, if any; else as second one whose scope lacks the host."""
-        other = None
-        for grant in self._at.covering(address):
+    def live(self, address: Address, now: Moment) -> list[Grant]:
+        """The live grants that open anything to `address`."""
+        covering = self._at.covering(address)
+        for grant in covering:
             if not grant.lives(now):
-                # Ending it here would change the tables under this very loop.
-                return self._find_after_ending(address, host, now)
-            if grant.hosts is None or host in grant.hosts:
-                return grant, None
-            other = grant
-        return None, other
+                return self._ended(covering, now)
+        return covering
 
-    def _find_after_ending(self, address: Address, host: str | None, now: Moment) -> tuple[Grant | None, Grant | None]:
-        for grant in [grant for grant in self._at.covering(address) if not grant.lives(now)]:
-            self._end(grant, Event.EXPIRED)
-        return self.find(address, host, now)
+    def _ended(self, grants: list[Grant], now: Moment) -> list[Grant]:
+        """Those that still live; the others are gone for good."""
+        for grant in grants:
+            if not grant.lives(now):
+                self._end(grant, Event.EXPIRED)
+        return [grant for grant in grants if grant.lives(now)]
 
     def with_id(self, grant_id: str, now: Moment) -> Grant | None:
         """The live grant of this id."""

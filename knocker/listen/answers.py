@@ -10,16 +10,18 @@ from twisted.web.http import Request, datetimeToString
 
 from knocker.core.refusals import Refusal
 
-_dated: dict[int, bytes] = {}
+_dated = 0, b""
 
 
 def date() -> bytes:
     """The Date of an answer; made once a second."""
-    second = int(time.time())
-    if second not in _dated:
-        _dated.clear()
-        _dated[second] = datetimeToString(second)
-    return _dated[second]
+    global _dated
+    second, text = _dated
+    now = int(time.time())
+    if now != second:
+        text = datetimeToString(now)
+        _dated = now, text
+    return text
 
 
 STATUS = {

@@ -77,8 +77,8 @@ def forbidden_here(house: House) -> Forbidden:
 
 def _client(house: House, call: Call, knocks: bool) -> Address:
     """Whose limit counts; for a knock that is who may be granted. Raises Refused."""
-    unresolved = call.seen.visitor.unresolved
-    call.client = call.seen.visitor.client
+    unresolved = call.seen.unresolved
+    call.client = call.seen.client
     if call.client is None:
         if unresolved is Unresolved.MISSING and not knocks:
             # Somebody on the proxy's own machine who asks without it: an admin with the command.

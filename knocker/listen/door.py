@@ -42,7 +42,7 @@ class Door(Resource):
     def _is_astray(self, request: Request, seen: Visit) -> bool:
         """Whether a proxy hands on a request for a host that is not the knock page's."""
         hosts = self.house.manners.knock_hosts
-        if not hosts or not seen.visitor.believed or (request.path == b"/health" and request.method == b"GET"):
+        if not hosts or not seen.believed or (request.path == b"/health" and request.method == b"GET"):
             return False
         named = lines(request, FORWARDED_HOST) or lines(request, b"host")
         return len(named) != 1 or read_host(named[0]) not in hosts
@@ -56,4 +56,4 @@ class Door(Resource):
             " proxy's authentication request go to /verify, and only requests for knock_page.url and `also` here",
             path=request.path.decode("latin-1"),
         )
-        return answers.empty(request, self.house.manners.deny(seen.host))
+        return answers.empty(request, self.house.manners.deny(seen))

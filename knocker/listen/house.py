@@ -33,6 +33,14 @@ class Store(Protocol):
         ...
 
 
+class Hosted(Protocol):
+    """Whatever was asked of a host, which is looked at only where it matters."""
+
+    @property
+    def host(self) -> str | None:
+        """The host, None where it is not known for sure."""
+
+
 @dataclass(frozen=True, slots=True)
 class Manners:
     """How requests are answered beyond yes and no; replaced as a whole at a reload.
@@ -45,8 +53,9 @@ class Manners:
     cors_origin: str = "*"
     knock_hosts: frozenset[str] = frozenset()
 
-    def deny(self, host: str | None) -> int:
-        """The status of the deny answer for a request that was asked of `host`."""
+    def deny(self, asked: Hosted) -> int:
+        """The status of the deny answer for a request, by the host that it asked for."""
+        host = asked.host if self.deny_by_host else None
         return self.deny_by_host.get(host, self.deny_status) if host else self.deny_status
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from twisted.internet.address import UNIXAddress
 from twisted.web.http import Request
@@ -12,7 +11,7 @@ from twisted.web.http import Request
 from knocker.core.addresses import Address
 from knocker.core.gate import Policy
 from knocker.core.hosts import read_host
-from knocker.core.visitor import Nameless, Peer, Visitor, resolve
+from knocker.core.visitor import Nameless, Peer, Unresolved
 
 FORWARDED_FOR = b"x-forwarded-for"
 FORWARDED_HOST = b"x-forwarded-host"
@@ -24,37 +23,48 @@ PROXYS = (FORWARDED_FOR, FORWARDED_HOST, FORWARDED_URI, FORWARDED_METHOD, b"forw
 # Headers of a proxy that asks whether a request may pass, not of one that hands a request on (contract 3).
 _ASKING = (FORWARDED_METHOD, FORWARDED_URI, ORIGINAL_URI)
 NOBODY = Address(32, 0)
-LinesOf = Callable[[bytes], Sequence[bytes]]  # the lines of one header of a request, in their order
+Lines = Sequence[bytes]  # of one header of a request, in their order
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """Who asks, and for which host; `host` is None where the peer's word does not count or is unclear."""
+    """Who asks, and for which host.
+
+    `believed`: the peer's forwarded headers count. `client` is None exactly where `unresolved` says why; `host` is
+    None where the peer's word does not count or is unclear.
+    """
 
     peer: Peer
-    visitor: Visitor
+    believed: bool
+    client: Address | None
+    unresolved: Unresolved | None
     host: str | None
 
 
-def lines(request: Request, name: bytes) -> list[bytes]:
+def lines(request: Request, name: bytes) -> Lines:
     """All lines of one header, in their order."""
-    return list(request.requestHeaders.getRawHeaders(name) or ())
+    return request.requestHeaders.getRawHeaders(name) or ()
 
 
 def visit(request: Request, policy: Policy) -> Visit:
     """Find out who is asking (contract 3.1)."""
-    return visit_of(peer_of(request.getClientAddress()), partial(lines, request), policy)
+    peer = peer_of(request.getClientAddress())
+    believed = policy.believes(peer)
+    found = policy.client(peer, believed, lines(request, FORWARDED_FOR), not believed and is_forged(request))
+    host = host_of(lines(request, FORWARDED_HOST)) if believed else None
+    if isinstance(found, Address):
+        return Visit(peer, believed, found, None, host)
+    return Visit(peer, believed, None, found, host)
 
 
-def visit_of(peer: Peer, lines_of: LinesOf, policy: Policy) -> Visit:
-    """The same for a request of which only the peer and its headers are known."""
-    # What only a proxy sends matters from everybody else.
-    forwarded = not policy.believes(peer) and any(map(lines_of, PROXYS))
-    chain = lines_of(FORWARDED_FOR)
-    visitor = resolve(peer, chain, forwarded, policy.trusted, policy.allow_loopback, policy.trusts_unix)
-    hosts = lines_of(FORWARDED_HOST)
-    host = read_host(hosts[0]) if visitor.believed and len(hosts) == 1 else None
-    return Visit(peer, visitor, host)
+def is_forged(request: Request) -> bool:
+    """Whether a request whose peer is not believed has a header that only a proxy sends."""
+    return any(request.requestHeaders.hasHeader(name) for name in PROXYS)
+
+
+def host_of(hosts: Lines) -> str | None:
+    """The host that the X-Forwarded-Host lines of a believed peer name."""
+    return read_host(hosts[0]) if len(hosts) == 1 else None
 
 
 def peer_of(peer: object) -> Peer:

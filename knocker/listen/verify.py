@@ -5,19 +5,29 @@ A leaf beside Klein: any method, any tail, and whatever goes wrong here is a den
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
 from knocker.core.addresses import Address
-from knocker.core.gate import Cause, Verdict
+from knocker.core.gate import Verdict
 from knocker.core.paths import asked_path
-from knocker.core.visitor import Peer
+from knocker.core.visitor import Peer, Unresolved
 from knocker.listen import answers
 from knocker.listen.house import House
-from knocker.listen.request import FORWARDED_URI, ORIGINAL_URI, LinesOf, Visit, lines, peer_of, visit_of
+from knocker.listen.request import (
+    FORWARDED_FOR,
+    FORWARDED_HOST,
+    FORWARDED_URI,
+    ORIGINAL_URI,
+    Lines,
+    host_of,
+    is_forged,
+    lines,
+    peer_of,
+)
 
 PREFIX = b"/verify"
 
@@ -27,35 +37,66 @@ def is_verify(path: bytes) -> bool:
     return path == PREFIX or path.startswith(PREFIX + b"/")
 
 
-def judge(house: House, peer: Peer, lines_of: LinesOf, tail: bytes) -> tuple[int, Address | None]:
-    """The status of an answer, and, where that is 200, the client that the request is of, if it is known.
+@dataclass(slots=True)  # frozen would cost more than the rest of it
+class Question:
+    """What a request to /verify says: lines of headers, read only as far as they matter.
 
-    `tail`: what follows /verify in the request's target.
+    `believed`: the peer's word counts; `forged`: it does not, and there is a header that only a proxy sends. `tail`:
+    what follows /verify in the target. The others are the lines of X-Forwarded-For, -Host, -Uri and X-Original-URI.
     """
-    host: str | None = None
+
+    believed: bool
+    forged: bool
+    tail: bytes
+    chain: Lines
+    hosts: Lines
+    uris: Lines
+    originals: Lines
+
+    @property
+    def host(self) -> str | None:
+        """The host that the client asked for."""
+        return host_of(self.hosts) if self.believed else None
+
+    @property
+    def path(self) -> str | None:
+        """The path that it asked for."""
+        return asked_path(self.tail, self.uris, self.originals) if self.believed else None
+
+
+def question_of(request: Request, believed: bool) -> Question:
+    """The question of a whole request."""
+    names = FORWARDED_FOR, FORWARDED_HOST, FORWARDED_URI, ORIGINAL_URI
+    chain, hosts, uris, originals = (lines(request, name) for name in names)
+    forged = not believed and is_forged(request)
+    return Question(believed, forged, bytes(request.uri)[len(PREFIX) :], chain, hosts, uris, originals)
+
+
+def judge(house: House, peer: Peer, question: Question) -> tuple[int, Address | None]:
+    """The status of an answer, and, where that is 200, the client that the request is of, if it is known."""
+    gate = house.gate
+    client: Address | None = None
     try:
-        seen = visit_of(peer, lines_of, house.gate.policy)
-        host = seen.host
-        verdict = _verdict(house, seen, lines_of, tail)
-        client = seen.visitor.client
+        found = gate.policy.client(peer, question.believed, question.chain, question.forged)
+        client = found if isinstance(found, Address) else None
+        verdict = gate.verdict(client, question, house.now())
+        if verdict.allowed:
+            house.tally.verdict(verdict.label)
+            return 200, client
+        status = house.manners.deny(question)
+        if isinstance(found, Unresolved):
+            _report(house, peer, found)
     except Exception:  # noqa: BLE001 - any mistake of ours must deny
         house.reports.failure("verify_error", "a verdict failed and was answered with a denial", Failure())
-        verdict, client = Verdict(Cause.ERROR), None
-    house.tally.verdict("allow" if verdict.allowed else "deny", verdict.cause.value)
-    return (200, client) if verdict.allowed else (house.manners.deny(host), None)
+        verdict, status = Verdict.ERROR, house.manners.deny_status
+    house.tally.verdict(verdict.label)
+    return status, None
 
 
-def _verdict(house: House, seen: Visit, lines_of: LinesOf, tail: bytes) -> Verdict:
-    path = None
-    if seen.visitor.believed and house.gate.policy.exclusions:
-        path = asked_path(tail, lines_of(FORWARDED_URI), lines_of(ORIGINAL_URI))
-    verdict = house.gate.verdict(seen.visitor.client, seen.host, path, house.now())
-    if not verdict.allowed and seen.visitor.unresolved is not None:
-        unresolved = seen.visitor.unresolved
-        house.reports.report_of(
-            seen.peer, f"verify_{unresolved.name}", "denied a request of peer {peer}: {why}", why=unresolved.value
-        )
-    return verdict
+def _report(house: House, peer: Peer, unresolved: Unresolved) -> None:
+    house.reports.report_of(
+        peer, f"verify_{unresolved.name}", "denied a request of peer {peer}: {why}", why=unresolved.value
+    )
 
 
 class Verify(Resource):
@@ -69,8 +110,8 @@ class Verify(Resource):
 
     def render(self, request: Request) -> bytes:
         """One verdict."""
-        peer, tail = peer_of(request.getClientAddress()), bytes(request.uri)[len(PREFIX) :]
-        status, client = judge(self.house, peer, partial(lines, request), tail)
+        peer = peer_of(request.getClientAddress())
+        status, client = judge(self.house, peer, question_of(request, self.house.gate.policy.believes(peer)))
         if client is not None:
             # Caddy's copy_headers X-Forwarded-For then leaves the app the right address.
             request.setHeader(b"x-forwarded-for", str(client).encode())

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from knocker.core.addresses import Address, Network, Networks, networks
-from knocker.core.gate import Cause, Gate, Policy, Verdict
+from knocker.core.gate import Gate, Policy, Verdict
 from knocker.core.grant import Via
 from knocker.core.hosts import Scope
 from knocker.core.keys import Key, Keyring, digest_of
@@ -16,6 +16,7 @@ from knocker.core.moment import Moment
 from knocker.core.paths import Exclusion, Exclusions
 from knocker.core.refusals import Refusal, Refused
 from knocker.core.whitelist import Whitelist
+from tests.asked import Asked
 
 NOW = Moment(wall=1_700_000_000.0, boot=1000.0)
 PHONE = Key("phone", digest_of(b"the phone's own key"), 600, 3600)
@@ -43,47 +44,52 @@ def knock(gate: Gate, client: str, key: Key, body: Body = Body()) -> None:  # no
 
 
 @pytest.mark.parametrize(
-    ("client", "host", "path", "cause"),
+    ("client", "host", "path", "expected"),
     [
-        pytest.param("192.168.1.7", None, None, Cause.ALWAYS_ALLOWED, id="on the list"),
-        pytest.param("203.0.113.9", None, None, Cause.GRANT, id="a grant for every host"),
-        pytest.param("203.0.113.9", "app.example.com", "/x", Cause.GRANT, id="a grant for this host"),
-        pytest.param("198.51.100.1", "app.example.com", None, Cause.GRANT, id="a grant whose scope names the host"),
-        pytest.param("198.51.100.1", "other.example.com", None, Cause.OUT_OF_SCOPE, id="a grant for another host"),
-        pytest.param("198.51.100.1", None, None, Cause.OUT_OF_SCOPE, id="no host matches no scope"),
-        pytest.param("198.51.100.1", "other.example.com", "/metrics", Cause.EXCLUDED_PATH, id="out of scope, excluded"),
-        pytest.param("203.0.113.10", "app.example.com", "/x", Cause.NO_GRANT, id="nobody's address"),
-        pytest.param("203.0.113.10", None, "/metrics/x", Cause.EXCLUDED_PATH, id="an excluded path"),
-        pytest.param("203.0.113.10", "app.example.com", "/health", Cause.EXCLUDED_PATH, id="excluded on its host"),
-        pytest.param("203.0.113.10", "other.example.com", "/health", Cause.NO_GRANT, id="not on another"),
-        pytest.param("203.0.113.10", None, "/health", Cause.NO_GRANT, id="nor without a host"),
-        pytest.param("203.0.113.10", None, "/metrics/../x", Cause.NO_GRANT, id="a path that reads two ways"),
-        pytest.param(None, None, "/metrics", Cause.EXCLUDED_PATH, id="no client, an excluded path"),
-        pytest.param(None, "app.example.com", "/x", Cause.NO_CLIENT, id="no client"),
-        pytest.param(None, None, None, Cause.NO_CLIENT, id="nothing known"),
+        pytest.param("192.168.1.7", None, None, Verdict.ALWAYS_ALLOWED, id="on the list"),
+        pytest.param("203.0.113.9", None, None, Verdict.GRANT, id="a grant for every host"),
+        pytest.param("203.0.113.9", "app.example.com", "/x", Verdict.GRANT, id="a grant for this host"),
+        pytest.param("198.51.100.1", "app.example.com", None, Verdict.GRANT, id="a grant whose scope names the host"),
+        pytest.param("198.51.100.1", "other.example.com", None, Verdict.OUT_OF_SCOPE, id="a grant for another host"),
+        pytest.param("198.51.100.1", None, None, Verdict.OUT_OF_SCOPE, id="no host matches no scope"),
+        pytest.param(
+            "198.51.100.1", "other.example.com", "/metrics", Verdict.EXCLUDED_PATH, id="out of scope, excluded"
+        ),
+        pytest.param("203.0.113.10", "app.example.com", "/x", Verdict.NO_GRANT, id="nobody's address"),
+        pytest.param("203.0.113.10", None, "/metrics/x", Verdict.EXCLUDED_PATH, id="an excluded path"),
+        pytest.param("203.0.113.10", "app.example.com", "/health", Verdict.EXCLUDED_PATH, id="excluded on its host"),
+        pytest.param("203.0.113.10", "other.example.com", "/health", Verdict.NO_GRANT, id="not on another"),
+        pytest.param("203.0.113.10", None, "/health", Verdict.NO_GRANT, id="nor without a host"),
+        pytest.param("203.0.113.10", None, "/metrics/../x", Verdict.NO_GRANT, id="a path that reads two ways"),
+        pytest.param(None, None, "/metrics", Verdict.EXCLUDED_PATH, id="no client, an excluded path"),
+        pytest.param(None, "app.example.com", "/x", Verdict.NO_CLIENT, id="no client"),
+        pytest.param(None, None, None, Verdict.NO_CLIENT, id="nothing known"),
     ],
 )
-def test_a_verdict_says_what_decided_it(client: str | None, host: str | None, path: str | None, cause: Cause) -> None:
+def test_a_verdict_says_what_decided_it(
+    client: str | None, host: str | None, path: str | None, expected: Verdict
+) -> None:
     gate = make_gate()
     knock(gate, "203.0.113.9", PHONE)
     knock(gate, "198.51.100.1", GUEST)
-    verdict = gate.verdict(Address.parse(client) if client else None, host, path, NOW)
-    assert verdict.cause is cause
-    assert verdict.allowed is (cause in (Cause.ALWAYS_ALLOWED, Cause.GRANT, Cause.EXCLUDED_PATH))
+    verdict = gate.verdict(Address.parse(client) if client else None, Asked(host, path), NOW)
+    assert verdict is expected
+    assert verdict.allowed is (expected in (Verdict.ALWAYS_ALLOWED, Verdict.GRANT, Verdict.EXCLUDED_PATH))
 
 
 def test_a_knock_opens_the_gate_until_its_time_is_over() -> None:
     gate = make_gate()
     client = Address.parse("203.0.113.9")
-    assert not gate.verdict(client, None, None, NOW).allowed
+    assert not gate.verdict(client, Asked(), NOW).allowed
     knock(gate, "203.0.113.9", PHONE)
-    assert gate.verdict(client, None, None, Moment(NOW.wall + 599.9, NOW.boot + 599.9)).allowed
-    assert not gate.verdict(client, None, None, Moment(NOW.wall + 600, NOW.boot + 600)).allowed
+    assert gate.verdict(client, Asked(), Moment(NOW.wall + 599.9, NOW.boot + 599.9)).allowed
+    assert not gate.verdict(client, Asked(), Moment(NOW.wall + 600, NOW.boot + 600)).allowed
 
 
-@pytest.mark.parametrize("cause", Cause)
-def test_only_three_causes_let_anybody_pass(cause: Cause) -> None:
-    assert Verdict(cause).allowed is (cause.value in ("always_allowed", "grant", "excluded_path"))
+@pytest.mark.parametrize("verdict", Verdict)
+def test_only_three_causes_let_anybody_pass(verdict: Verdict) -> None:
+    assert verdict.allowed is (verdict.label[1] in ("always_allowed", "grant", "excluded_path"))
+    assert verdict.label[0] == ("allow" if verdict.allowed else "deny")
 
 
 @pytest.mark.parametrize(

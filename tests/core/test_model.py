@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from knocker.core.addresses import Address, Network, Networks
-from knocker.core.gate import Cause, Gate, Policy
+from knocker.core.gate import Gate, Policy, Verdict
 from knocker.core.grant import Grant, One, Own, Via, Wish
 from knocker.core.hosts import Scope
 from knocker.core.keys import Key, Keyring, digest_of
@@ -25,6 +25,7 @@ from knocker.core.knock import Body
 from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
 from knocker.core.whitelist import Change, Crowded, Event, Plan, Whitelist
+from tests.asked import Asked
 
 T = TypeVar("T")
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -557,11 +558,11 @@ class GateMachine(RuleBasedStateMachine):
         for client, host in itertools.product((*CLIENTS, "203.0.9.9", "::9"), HOSTS):
             address = ipaddress.ip_address(client)
             covering = [record for record in self.records if address in record.net]
-            cause = Cause.OUT_OF_SCOPE if covering else Cause.NO_GRANT
+            cause = Verdict.OUT_OF_SCOPE if covering else Verdict.NO_GRANT
             if any(self.opens(record, host) for record in covering):
-                cause = Cause.GRANT
-            verdict = self.gate.verdict(Address.parse(client), host, None, self.now)
-            assert verdict.cause is cause, (client, host)
+                cause = Verdict.GRANT
+            verdict = self.gate.verdict(Address.parse(client), Asked(host), self.now)
+            assert verdict is cause, (client, host)
             assert self.gate.holds_grant(Address.parse(client), self.now) is bool(covering)
 
     def opens(self, record: Record, host: str | None) -> bool:

@@ -10,17 +10,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from knocker.core.addresses import Address, networks
-from knocker.core.visitor import Nameless, Unresolved, Visitor, resolve
+from knocker.core.visitor import Nameless, Peer, Unresolved, believes, direct, resolve
 
 TRUSTED = ("10.0.0.0/24", "127.0.0.0/8", "::1", "fd00::/64")
 PROXY = "10.0.0.2"
 
 
+def found(peer: Peer, chain: list[bytes], forwarded: bool, allow: bool, unix: bool = False) -> Address | Unresolved:
+    if believes(peer, networks(*TRUSTED), unix):
+        return resolve(chain, networks(*TRUSTED), allow)
+    return direct(peer, forwarded or bool(chain))
+
+
 def client_of(
     chain: list[bytes], peer: str = PROXY, forwarded: bool = True, allow_loopback: bool = False
-) -> str | Unresolved | None:
-    visitor = resolve(Address.parse(peer), chain, forwarded, networks(*TRUSTED), allow_loopback)
-    return str(visitor.client) if visitor.client else visitor.unresolved
+) -> str | Unresolved:
+    client = found(Address.parse(peer), chain, forwarded, allow_loopback)
+    return str(client) if isinstance(client, Address) else client
 
 
 # The model: text and the standard library, nothing of ours.
@@ -121,11 +127,10 @@ PEERS = st.sampled_from([PROXY, "::1", "203.0.113.1", "2001:db8::1", "0.0.0.0", 
 def test_the_client_is_the_one_that_a_naive_walk_finds(
     peer: str, chain: list[bytes], forwarded: bool, allow_loopback: bool
 ) -> None:
-    visitor = resolve(Address.parse(peer), chain, forwarded, networks(*TRUSTED), allow_loopback)
+    client = found(Address.parse(peer), chain, forwarded, allow_loopback)
     expected = model_client(peer, chain, forwarded, allow_loopback)
-    assert (str(visitor.client) if visitor.client else None) == (str(expected) if expected else None)
-    assert (visitor.client is None) == (visitor.unresolved is not None)
-    assert visitor.believed == model_trusted(ipaddress.ip_address(peer))
+    assert (str(client) if isinstance(client, Address) else None) == (str(expected) if expected else None)
+    assert believes(Address.parse(peer), networks(*TRUSTED), False) == model_trusted(ipaddress.ip_address(peer))
 
 
 @given(chain=CHAINS, left=st.lists(_ITEMS, max_size=40))
@@ -219,8 +224,9 @@ def test_only_trusted_peers_are_believed(
 
 
 def test_without_trusted_proxies_the_peer_is_the_client() -> None:
-    visitor = resolve(Address.parse("127.0.0.1"), [], False, networks())
-    assert (visitor.client, visitor.believed) == (Address.parse("127.0.0.1"), False)
+    peer = Address.parse("127.0.0.1")
+    assert not believes(peer, networks(), False)
+    assert direct(peer, False) == peer
 
 
 @pytest.mark.parametrize(
@@ -236,12 +242,11 @@ def test_a_peer_on_a_unix_socket_has_no_address_and_is_believed_only_if_that_is_
     chain: list[bytes], forwarded: bool, believed: str | Unresolved, stranger: Unresolved
 ) -> None:
     for trusts_unix in (True, False):
-        visitor = resolve(Nameless.UNIX, chain, forwarded, networks(*TRUSTED), trusts_unix=trusts_unix)
-        said: str | Unresolved | None = str(visitor.client) if visitor.client else visitor.unresolved
+        client = found(Nameless.UNIX, chain, forwarded, False, trusts_unix)
+        said = str(client) if isinstance(client, Address) else client
         assert said == (believed if trusts_unix else stranger)
-        assert visitor.believed is trusts_unix
 
 
 def test_trusting_the_unix_socket_trusts_no_address() -> None:
-    peer = Address.parse("203.0.113.9")
-    assert resolve(peer, [b"1.2.3.4"], True, networks(), trusts_unix=True) == Visitor(None, False, Unresolved.FORGED)
+    assert not believes(Address.parse("203.0.113.9"), networks(), True)
+    assert believes(Nameless.UNIX, networks(), True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from knocker.listen.channel import GateChannel
 from knocker.listen.lane import LaneChannel, read_question
+from knocker.listen.verify import Question
 from tests.conftest import LONG, Errors
 from tests.wire import KEY, SETTINGS, Disk, World, hang_up
 
@@ -189,6 +190,9 @@ def test_a_proxys_question_takes_the_lane(question: bytes) -> None:
         pytest.param(request("GET /verify HTTP/1.1", "A: b\rc"), id="a CR alone"),
         pytest.param(request("GET /verify HTTP/1.1", "A: b\nX-Forwarded-For: 192.0.2.1"), id="an LF alone"),
         pytest.param(request("GET /verify HTTP/1.1", "A: b\x00c"), id="a NUL"),
+        pytest.param(request("GET /verify HTTP/1.1", "X-Forwarded-Uri: b\rc"), id="a CR in a line that matters"),
+        pytest.param(request("GET /verify HTTP/1.1", "X-Forwarded-Uri: b\nc"), id="an LF in a line that matters"),
+        pytest.param(request("GET /verify HTTP/1.1", "X-Forwarded-Uri: b "), id="a blank behind one"),
         pytest.param(request("GET /verify HTTP/1.1", " folded"), id="a folded line"),
         pytest.param(request("GET /verify HTTP/1.1", "X-Forwarded-For : 192.0.2.1"), id="a space before the colon"),
         pytest.param(request("GET /verify HTTP/1.1", "X_Forwarded_For: 192.0.2.1"), id="an underscore"),
@@ -211,14 +215,23 @@ def test_whatever_is_otherwise_is_the_channels(raw: bytes) -> None:
             pair.pass_time(10)
 
 
-def test_a_second_line_is_seen_wherever_it_stands() -> None:
-    for lines in (["X-Forwarded-For: 198.51.100.1"], ["A: b", "x-forwarded-for: 198.51.100.1"]):
-        question = read_question(request("GET /verify HTTP/1.1", *lines))
-        assert question is not None
-        assert question[1][b"x-forwarded-for"] == [ALLOWED.encode(), STRANGER.encode()]
-        with both() as pair:
-            pair.receive(request("GET /verify HTTP/1.1", *lines))
-            assert pair.answers.startswith(b"HTTP/1.1 401")
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Uri", "X-Original-URI"])
+@pytest.mark.parametrize("spelt", [str, str.lower, str.upper, str.swapcase])
+@pytest.mark.parametrize("between", [[], ["A: b"]])
+def test_a_second_line_is_seen_wherever_it_stands(name: str, spelt: Callable[[str], str], between: list[str]) -> None:
+    lines = [*between, f"{spelt(name)}: {STRANGER}"]
+    question = request("GET /verify HTTP/1.1", f"{name}: {ALLOWED}", *lines, client=None)
+    assert read_question(question) is None
+    with both() as pair:
+        pair.receive(question)
+        assert pair.answers.startswith(b"HTTP/1.1 401")
+
+
+def test_a_question_is_read_as_it_is_written() -> None:
+    lines = ["x-forwarded-HOST:a.example", "X-Forwarded-Uri: \t/a b", "X-ORIGINAL-URI:", "X-Forwarded-Forx: y"]
+    question = read_question(request("BREW /verify/c?d HTTP/1.1", *lines))
+    assert question == Question(True, False, b"/c?d", (ALLOWED.encode(),), (b"a.example",), (b"/a b",), (b"",))
+    assert read_question(request("GET /verify HTTP/1.1", client=None)) == Question(True, False, b"", (), (), (), ())
 
 
 # --- Whatever is sent, both say the same -----------------------------------------------------------------------------
@@ -328,6 +341,65 @@ def play(pair: Both, steps: Sequence[tuple[str, Any]]) -> None:
 def test_the_lane_and_the_channel_answer_alike(steps: list[tuple[str, Any]], peer: str) -> None:
     with both(peer) as pair:
         play(pair, steps)
+
+
+_KNOWN = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-uri", "x-original-uri")
+_NEVER = ("connection", "content-length", "expect", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer")
+_NAMES = st.sampled_from([*_KNOWN, *_NEVER, "transfer-encoding", "upgrade", "accept", "x-real-ip", "cookie", "referer"])
+_SPELT = st.builds(lambda name, how: str(how(name)), _NAMES, st.sampled_from([str, str.title, str.upper, str.swapcase]))
+_NEARLY = st.builds(
+    lambda name, place, what: name[:place] + what + name[place:],
+    _SPELT,
+    st.integers(0, 20),
+    st.sampled_from(["", "", "", "x", "-", " ", "_", "\r\n", "\n", ":", "\t", "\xe4", "\0", "1"]),
+)
+_LINES = st.builds(
+    lambda name, colon, value, blank, end: name + colon + value + blank + end,
+    _NEARLY,
+    st.sampled_from([": ", ":", ":\t ", " : ", ""]),
+    st.sampled_from(["192.0.2.1", "", "a\rb", "a\nb", "\xe4\x7f", "x" * 70, "a b", "a\r", "\n", "\0"]),
+    st.sampled_from(["", "", "", " ", "\t"]),
+    st.sampled_from(["\r\n"] * 9 + ["\n", "\r", "\r\r\n", ""]),
+)
+_HEADS = st.builds(
+    lambda first, lines, end: "".join([first, *lines, end]).encode("latin-1"),
+    st.sampled_from(["GET /verify HTTP/1.1\r\n"] * 8 + ["GET /verify/x?y HTTP/1.1\r\n", "GET /verify HTTP/1.1\n"]),
+    st.lists(_LINES, max_size=5),
+    st.sampled_from(["\r\n"] * 9 + ["", "\n", "\r\n\r\n", "\r\nx"]),
+)
+
+
+def plainly(data: bytes) -> dict[str, str] | None:
+    """The lines that matter, read step by step."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    if not end or rest or any(odd in line for line in lines for odd in "\r\n\0"):
+        return None
+    found: dict[str, str] = {}
+    for line in lines[1:]:
+        name, colon, value = line.partition(":")
+        name = name.lower()
+        if not colon or not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
+            return None
+        if name in (*_NEVER, "transfer-encoding", "upgrade"):
+            return None
+        if name in _KNOWN:
+            value = value.lstrip(" \t")
+            if name in found or value != value.rstrip(" \t"):
+                return None
+            found[name] = value
+    return found
+
+
+@settings(max_examples=200_000 if LONG else 3_000)
+@given(_HEADS)
+@example(b"GET /verify HTTP/1.1\r\n\r\n")
+def test_one_pattern_reads_as_a_plain_reader_does(data: bytes) -> None:
+    question, expected = read_question(data), plainly(data)
+    assert (question is None) == (expected is None)
+    if question is not None and expected is not None:
+        read = (question.chain, question.hosts, question.uris, question.originals)
+        assert read == tuple((expected[name].encode("latin-1"),) if name in expected else () for name in _KNOWN)
 
 
 def test_a_question_may_be_cut_anywhere() -> None:

@@ -110,7 +110,7 @@ def test_an_ipv4_proxy_on_a_dual_stack_port_is_the_ipv4_proxy(world: World) -> N
     assert world.ask("/verify", CLIENT, peer="::ffff:127.0.0.1").status == 200
 
 
-@pytest.mark.parametrize("broken", ["visit_of", "verdict", "now", "cover", "asked_path"])
+@pytest.mark.parametrize("broken", ["resolve", "verdict", "now", "cover", "asked_path"])
 def test_whatever_breaks_behind_verify_is_a_denial(
     world: World, broken: str, monkeypatch: pytest.MonkeyPatch, errors: Errors
 ) -> None:
@@ -127,8 +127,9 @@ def test_whatever_breaks_behind_verify_is_a_denial(
     if broken in places:
         monkeypatch.setattr(*places[broken], boom)
     else:
-        monkeypatch.setattr(f"knocker.listen.verify.{broken}", boom)
-    asked = STRANGER if broken == "cover" else CLIENT
+        place = "core.gate" if broken == "resolve" else "listen.verify"
+        monkeypatch.setattr(f"knocker.{place}.{broken}", boom)
+    asked = STRANGER if broken in ("cover", "asked_path") else CLIENT
     headers = [("X-Forwarded-Uri", "/metrics")]
     for _ in range(3):
         got = world.ask("/verify", asked, headers=headers)
