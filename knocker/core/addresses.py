@@ -44,9 +44,12 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Address:
         """Read one address without prefix, port or zone; raises ValueError for anything else."""
-        if ":" not in text:
-            return cls(32, _ipv4(text))
-        return _unmapped(_ipv6(text))
+        if ":" in text:
+            return _unmapped(_ipv6(text))
+        try:
+            return cls(32, int.from_bytes(inet_pton(AF_INET, text), "big"))
+        except (OSError, ValueError):  # ValueError: a NUL, or what is not ASCII
+            raise ValueError("not an IPv4 address") from None
 
     def __str__(self) -> str:
         """The text of RFC 5952."""
@@ -83,8 +86,6 @@ class Network:
         """
         head, slash, tail = text.partition("/")
         if not slash:
-            if ":" not in text:
-                return cls(32, _ipv4(text), 32)
             return Address.parse(head).network
         if not (tail.isascii() and tail.isdigit()) or str(int(tail)) != tail:
             raise ValueError("a prefix length that is not a plain number")
@@ -123,14 +124,6 @@ class Network:
         """Whether the two share an address."""
         shift = self.bits - min(self.prefix, other.prefix)
         return self.bits == other.bits and (self.base ^ other.base) >> shift == 0
-
-
-def _ipv4(text: str) -> int:
-    """The number of four octets without leading zeros."""
-    try:
-        return int.from_bytes(inet_pton(AF_INET, text), "big")
-    except (OSError, ValueError):  # ValueError: a NUL, or what is not ASCII
-        raise ValueError("not an IPv4 address") from None
 
 
 def _ipv6(text: str) -> int:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from twisted.internet import tcp, unix
+from twisted.internet import tcp
 from twisted.web.http import RESPONSES
 
 from knocker.core.gate import Policy
 from knocker.listen import answers
 from knocker.listen.channel import IDLE, GateChannel
+from knocker.listen.port import UnixConnection
 from knocker.listen.request import peer_of
 from knocker.listen.verify import Question, judge
 
@@ -54,6 +55,7 @@ _HEADS = {
     status: b"HTTP/1.1 %d %s\r\nDate: %%s\r\nCache-Control: no-store\r\n" % (status, RESPONSES[status])
     for status in (200, 401, 403)
 }
+_PLAIN = (tcp.Server, UnixConnection)  # transports whose socket has what a client gets, byte for byte
 _NONE: tuple[bytes, ...] = ()
 _END = b"Content-Length: 0\r\n\r\n"
 _OF_CLIENT = _HEADS[200] + b"X-Forwarded-For: %s\r\n" + _END
@@ -88,7 +90,7 @@ class LaneChannel(GateChannel):
         """Who is at the other end stays the same."""
         super().connectionMade()
         self._peer = peer_of(self.getPeer())
-        if type(self.transport) in (tcp.Server, unix.Server):
+        if type(self.transport) in _PLAIN:
             self._socket = self.transport.getHandle()
 
     def dataReceived(self, data: bytes) -> None:
@@ -96,7 +98,8 @@ class LaneChannel(GateChannel):
         policy = self.site.house.gate.policy
         if policy is not self._policy:
             self._policy, self._believed = policy, policy.believes(self._peer)
-        question = read_question(data) if self._believed and self._is_at_rest() else None
+        ready = self._believed and (self._untouched or self._is_at_rest())
+        question = read_question(data) if ready else None
         if question is None:
             self._socket = None
             self._untouched = False
@@ -118,7 +121,7 @@ class LaneChannel(GateChannel):
 
     def _is_at_rest(self) -> bool:
         """Whether the next byte begins a request, and that may be answered now."""
-        return self._untouched or not (
+        return not (
             self.requests
             or self._buffer
             or self._dataBuffer

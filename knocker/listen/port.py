@@ -83,8 +83,14 @@ class _TcpPort(_Fair, tcp.Port):
     pass
 
 
+class UnixConnection(unix.Server):
+    """One on a unix socket that takes bytes alone; Twisted's would also take open files from whoever connects."""
+
+    doRead = tcp.Connection.doRead  # type: ignore[assignment]
+
+
 class _UnixPort(_Fair, unix.Port):
-    pass
+    transport = UnixConnection
 
 
 class _AdoptedPort(_UnixPort):
