@@ -87,7 +87,7 @@ class Gate:
         policy = self.policy
         if client is None:
             denial = Verdict.NO_CLIENT
-        elif client in policy.always_allowed:
+        elif policy.always_allowed.members and client in policy.always_allowed:
             return Verdict.ALWAYS_ALLOWED
         else:
             denial = _NO_GRANT

@@ -11,6 +11,8 @@ from enum import Enum
 from knocker.core.addresses import LOOPBACK, NOBODY, Address, Networks
 
 MOST_HOPS = 32
+# Below these, and above zero, nothing of NOBODY can be; nearly every client is there.
+_FIRST = {bits: min(one.base for one in NOBODY.members if one.bits == bits and one.base) for bits in (32, 128)}
 
 
 class Nameless(Enum):
@@ -72,7 +74,7 @@ def resolve(chain: Sequence[bytes], trusted: Networks, allow_loopback: bool = Fa
         address = _item(item.strip(b" \t"))
         if address is None:
             return Unresolved.UNREADABLE if b"".join(chain).strip(b" \t") else Unresolved.MISSING
-        if address in NOBODY:
+        if not 0 < address.value < _FIRST[address.bits] and address in NOBODY:
             return Unresolved.NOBODY
         if address not in trusted:
             return address

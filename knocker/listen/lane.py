@@ -105,7 +105,14 @@ class LaneChannel(GateChannel):
             self._untouched = False
             super().dataReceived(data)
             return
-        self._send(self._answer(question))
+        status, client = judge(self.site.house, self._peer, question)
+        if client is None:
+            self._send(_HEADS[status] % answers.date() + _END)
+        else:
+            said = question.chain[0]
+            # A lone IPv4 address has one spelling, so what the proxy said is what it is told.
+            text = said if client.bits == 32 and b"," not in said and b":" not in said else str(client).encode()
+            self._send(_OF_CLIENT % (answers.date(), text))
         self.timeOut = IDLE
         self.resetTimeout()
 
@@ -133,12 +140,6 @@ class LaneChannel(GateChannel):
             or self._HTTPChannel__first_line != 1  # type: ignore[attr-defined]
             or self._waitingForTransport
         )
-
-    def _answer(self, question: Question) -> bytes:
-        status, client = judge(self.site.house, self._peer, question)
-        if client is not None:
-            return _OF_CLIENT % (answers.date(), str(client).encode())
-        return _HEADS[status] % answers.date() + _END
 
     def _send(self, answer: bytes) -> None:
         """Straight to the socket, which saves the reactor two turns of its own; the rest as always."""
