@@ -60,15 +60,20 @@ class Verdict(Enum):
         self.allowed = outcome == "allow"
 
 
-_GRANT, _NO_GRANT, _OUT_OF_SCOPE = Verdict.GRANT, Verdict.NO_GRANT, Verdict.OUT_OF_SCOPE  # each request has one
+# Nearly every request ends with one of these, and an Enum's attribute is dear.
+_GRANT, _NO_GRANT, _OUT_OF_SCOPE = Verdict.GRANT, Verdict.NO_GRANT, Verdict.OUT_OF_SCOPE
 
 
-class Asked(Protocol):
-    """What a client asked its proxy for; looked at only where it matters. None is what is not known for sure."""
+class Hosted(Protocol):
+    """Whatever was asked of a host, which is looked at only where it matters. None is what is not known for sure."""
 
     @property
     def host(self) -> str | None:
         """The host, as hosts.read_host reads it."""
+
+
+class Asked(Hosted, Protocol):
+    """What a client asked its proxy for."""
 
     @property
     def path(self) -> str | None:

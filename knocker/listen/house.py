@@ -9,7 +9,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from knocker.core.addresses import Networks
-from knocker.core.gate import Gate
+from knocker.core.gate import Gate, Hosted
 from knocker.core.grant import Choice, Grant, Wish
 from knocker.core.limits import Limit, Limits
 from knocker.core.moment import Moment
@@ -31,14 +31,6 @@ class Store(Protocol):
     def complaints(self) -> list[str]:
         """What keeps the store from being ready."""
         ...
-
-
-class Hosted(Protocol):
-    """Whatever was asked of a host, which is looked at only where it matters."""
-
-    @property
-    def host(self) -> str | None:
-        """The host, None where it is not known for sure."""
 
 
 @dataclass(frozen=True, slots=True)

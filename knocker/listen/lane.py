@@ -111,7 +111,7 @@ class LaneChannel(GateChannel):
         else:
             said = question.chain[0]
             # A lone IPv4 address has one spelling, so what the proxy said is what it is told.
-            text = said if client.bits == 32 and b"," not in said and b":" not in said else str(client).encode()
+            text = said if b"," not in said and b":" not in said else str(client).encode()
             self._send(_OF_CLIENT % (answers.date(), text))
         self.timeOut = IDLE
         self.resetTimeout()

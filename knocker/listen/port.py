@@ -84,7 +84,10 @@ class _TcpPort(_Fair, tcp.Port):
 
 
 class UnixConnection(unix.Server):
-    """One on a unix socket that takes bytes alone; Twisted's would also take open files from whoever connects."""
+    """One on a unix socket that takes bytes alone.
+
+    Twisted's also takes open files from whoever connects, to close them and to log each time; and it reads more slowly.
+    """
 
     doRead = tcp.Connection.doRead  # type: ignore[assignment]
 

@@ -87,7 +87,7 @@ def test_only_whom_its_mode_admits_may_connect(make: Make, mode: str) -> None:
     assert stat.S_IMODE(knocker.socket.stat().st_mode) == int(mode, 8)
 
 
-def test_nobody_can_leave_an_open_file_behind(make: Make) -> None:
+def test_an_open_file_that_is_sent_along_is_neither_taken_nor_told_of(make: Make) -> None:
     knocker = make()
     knocker.start()
     folder = Path(f"/proc/{knocker.pid}/fd")
@@ -99,6 +99,7 @@ def test_nobody_can_leave_an_open_file_behind(make: Make) -> None:
             socket.send_fds(wire, [b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"], [file.fileno()] * 3)
             assert wire.recv(4096).startswith(b"HTTP/1.1 200 ")
         assert len(list(folder.iterdir())) <= before + 1  # the connection's own
+    assert "descriptor" not in knocker.log
 
 
 def test_a_kill_leaves_nothing_in_the_way_of_the_next_start(make: Make) -> None:

@@ -82,7 +82,7 @@ def test_an_error_of_the_disk_costs_the_knock_alone(granted: tuple[Knocker, Witn
     assert os.strerror(getattr(__import__("errno"), error)) in granted[0].log
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", PLACES if LONG else ["write", "fsync", "rename"])
 def test_an_interrupted_call_is_made_again_or_costs_the_knock_alone(
     granted: tuple[Knocker, Witness], place: str
 ) -> None:

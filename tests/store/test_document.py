@@ -74,3 +74,18 @@ def test_a_host_that_its_key_lost_meanwhile_ends_it() -> None:
 def test_what_is_no_host_is_a_bad_entry(host: object) -> None:
     found = again(entry(host=host))
     assert (found.grants, len(found.bad)) == ([], 1)
+
+
+@pytest.mark.parametrize("boot_id", ["boot", "another"])
+def test_the_layout_of_a_file_changes_nothing(boot_id: str) -> None:
+    entries = [json.loads(grant_text(CHOSEN)) | {"id": f"grant-{number:012}"} for number in range(4)]
+    entries[1]["entry"] = "nonsense"
+    entries[2]["entry"] = "203.0.113.77"
+    entries[3] |= {"entry": "203.0.113.78", "expires_at": NOW.wall - 1}
+    texts = [json.dumps(entry).encode() for entry in entries]
+    ours = b"".join(document(texts, NOW, "boot"))
+    others = [json.dumps(json.loads(ours)).encode(), json.dumps(json.loads(ours), indent=2).encode(), b" " + ours]
+    found, *again = [read(data, NOW, boot_id, Keyring([TABLET]), Forbidden(), str) for data in (ours, *others)]
+    assert len(found.grants) == 2
+    assert (len(found.bad), len(found.ended)) == (1, 1)
+    assert again == [found] * 3
