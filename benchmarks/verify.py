@@ -47,7 +47,7 @@ from knocker.listen.house import House
 from knocker.listen.reports import Reports
 from knocker.listen.request import peer_of
 from knocker.listen.verify import judge, question_of
-from knocker.store.document import document, grant_text, read
+from knocker.store.document import document, pages_of, read
 from tests.service import PROJECT, Caddy, Knocker, Server, SocketKnocker, ask, eventually, free_port
 
 HOST = "127.0.0.1"
@@ -353,7 +353,7 @@ def granted(places: Iterable[Network], key: Key | None = None, first: int = 0) -
 def store(folder: Path, grants: list[Grant]) -> None:
     """A whitelist.json with these, as a Knocker of this boot would have left it just now."""
     with open(folder / "whitelist.json", "wb") as file:
-        file.writelines(document([grant_text(grant) for grant in grants], clock.now(), clock.boot_id()))
+        file.writelines(document(pages_of(grants), clock.now(), clock.boot_id()))
 
 
 def different(count: int, make: Callable[[], Network]) -> list[Network]:

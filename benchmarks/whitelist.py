@@ -45,7 +45,7 @@ from knocker.listen.house import House
 from knocker.listen.reports import Reports
 from knocker.listen.site import GateSite
 from knocker.listen.verify import Verify
-from knocker.store.document import document, grant_text
+from knocker.store.document import document, pages_of
 from tests.asked import Asked
 
 DAY = 86_400
@@ -280,9 +280,9 @@ def memory(count: int) -> dict[str, float]:
     whitelist = filled(count, clock.now())
     gc.collect()
     alone = resident()
-    texts = {grant.id: grant_text(grant) for grant in whitelist}
+    pages = pages_of(whitelist)
     gc.collect()
-    return {"whitelist": (alone - before) / count, "texts": (resident() - alone) / len(texts)}
+    return {"whitelist": (alone - before) / count, "texts": (resident() - alone) / len(pages)}
 
 
 def resident() -> int:
@@ -314,9 +314,9 @@ def report_starts(sizes: Sizes) -> None:
 def write_store(folder: Path, count: int) -> None:
     """A whitelist.json as a Knocker of this boot would have left it just now."""
     now = clock.now()
-    texts = [grant_text(grant) for grant in filled(count, Moment(now.wall - 3600, now.boot - 3600))]
+    pages = pages_of(filled(count, Moment(now.wall - 3600, now.boot - 3600)))
     with open(folder / "whitelist.json", "wb") as file:
-        file.writelines(document(texts, now, clock.boot_id()))
+        file.writelines(document(pages, now, clock.boot_id()))
 
 
 def start(folder: Path, count: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -16,6 +16,7 @@ from knocker.core.hosts import Scope, parse_name
 from knocker.core.keys import Key, Keyring
 from knocker.core.knock import Forbidden, too_broad
 from knocker.core.moment import Moment
+from knocker.store.pages import Pages
 
 VERSION = 1
 MOST_BACK = 60.0  # seconds that a clock may be behind the time of the last write after a reboot
@@ -23,7 +24,6 @@ _OVER = "its time is over"
 _quoted = json.encoder.encode_basestring_ascii
 _ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _VIAS = {via.value: via for via in Via}
-_CHUNK = 500  # grants a write; keeps the interpreter free for the reactor between writes
 
 
 class Damaged(Exception):
@@ -34,7 +34,7 @@ class Damaged(Exception):
 class Contents:
     """What a file held: grants that live, how many entries were bad, and why others ended.
 
-    `cut`: today's settings gave a grant less time than stands in the file. `texts`: each grant as it stands in a
+    `cut`: today's settings gave a grant less time than stands in the file. `pages`: the grants as they stand in a
     file of this boot.
     """
 
@@ -43,7 +43,7 @@ class Contents:
     ended: list[str] = field(default_factory=list)
     flat: bool = False
     cut: bool = False
-    texts: dict[str, bytes] = field(default_factory=dict)
+    pages: Pages = field(default_factory=Pages)
 
 
 def grant_text(grant: Grant) -> bytes:
@@ -59,13 +59,24 @@ def grant_text(grant: Grant) -> bytes:
     ).encode()
 
 
-def document(texts: list[bytes], now: Moment, boot_id: str) -> Iterator[bytes]:
+def pages_of(grants: Iterable[Grant]) -> Pages:
+    """The texts of these."""
+    pages = Pages()
+    for grant in grants:
+        pages.put(grant.id, grant_text(grant))
+    return pages
+
+
+def document(pages: Pages, now: Moment, boot_id: str) -> Iterator[bytes]:
     """The whole file, in pieces."""
     head = {"version": VERSION, "saved_at": now.wall, "boot_id": boot_id, "boot_time": now.boot}
-    yield json.dumps(head)[:-1].encode() + b', "grants": [\n'
-    for start in range(0, len(texts), _CHUNK):
-        yield (b",\n" if start else b"") + b",\n".join(texts[start : start + _CHUNK])
-    yield b"\n]}\n"
+    yield json.dumps(head)[:-1].encode() + b', "grants": ['
+    empty = True
+    for chunk in pages.chunks():
+        if chunk:
+            yield chunk[1:] if empty else chunk  # before the first there is no comma
+            empty = False
+    yield b"\n\n]}\n" if empty else b"\n]}\n"
 
 
 def read(
@@ -168,12 +179,13 @@ class _Reader:
             else:
                 found.grants.append(grant)
                 found.cut = found.cut or grant is not stored
-                found.texts[grant.id] = self._text(line, grant, grant is stored)
+                found.pages.put(grant.id, self._text(line, grant, grant is stored))
         return found
 
     def _text(self, line: bytes, grant: Grant, unaltered: bool) -> bytes:
         """The line of the file where it still says what is true, and looks as we write it; else its text made anew."""
-        if unaltered and self.same_boot and line.startswith(b'{"id": "') and line.count(b"{") == 1:
+        ours = line.startswith(b'{"id": "%b", ' % grant.id.encode()) and line.count(b"{") == 1
+        if unaltered and self.same_boot and ours:
             return line
         return grant_text(grant)
 

@@ -1,7 +1,7 @@
 """The whitelist on disk: one writer, several knocks in one write, memory only after the disk (contract 3.6).
 
 Every write holds the whole whitelist. While one is under way in the writer's thread, knocks wait for the next.
-The grants' texts are kept, so that a write costs the reactor no more than a copy of references.
+The grants' texts are kept in pages, so that a write costs the reactor no more than a copy of few references.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from knocker.core.whitelist import Change, Crowded, Event, Plan, Whitelist
 from knocker.store import atomic
 from knocker.store.document import document, grant_text
 from knocker.store.loading import stored
+from knocker.store.pages import Pages
 
 OLDEST = 300.0  # seconds after which a file with live grants is written anew
+TOGETHER = 20  # knocks that are settled and answered in one turn of the reactor, so that nobody waits for all of them
 LONGEST_RETRY = 30.0  # seconds between attempts to write what memory already knows
 
 InThread = Callable[[Callable[[], None]], Deferred[None]]
@@ -51,7 +53,7 @@ class JsonFile:
         self._boot_id = boot_id
         self._in_thread = in_thread
         self._call_later = call_later
-        self._texts: dict[str, bytes] = {}
+        self._pages = Pages()
         self._opening: list[tuple[Wish, Deferred[Grant]]] = []
         self._closing: list[Deferred[None]] = []
         self._leaving: set[str] = set()  # ids that the last write no longer holds
@@ -71,7 +73,7 @@ class JsonFile:
         found = stored(self.path, now, self._boot_id, keyring, forbidden, new_id)
         self.damage = found.damage
         self.whitelist.restore(found.grants)
-        self._texts = found.texts
+        self._pages = found.pages
         self.whitelist.trim(now)
         self._dirty = self._dirty or found.outdated
 
@@ -138,11 +140,11 @@ class JsonFile:
 
     def _follow(self, change: Change) -> None:
         if change.event in (Event.CLOSED, Event.EXPIRED):
-            self._texts.pop(change.grant.id, None)
+            self._pages.drop(change.grant.id)
             if change.grant.id in self._leaving:
                 return
         elif change.event is Event.ALTERED:
-            self._texts[change.grant.id] = grant_text(change.grant)
+            self._pages.put(change.grant.id, grant_text(change.grant))
         else:
             return
         self._dirty = True
@@ -183,12 +185,15 @@ class JsonFile:
         if not planned and not closing and not self._dirty:
             return True
         self._dirty = False
-        texts = {**self._texts, **{plan.grant.id: grant_text(plan.grant) for plan, _ in planned}}
         last = {plan.grant.id: plan for plan, _ in planned}  # of several knocks of one owner the last plan counts
         leaving = {displaced.id for plan in last.values() for displaced in plan.displaces}
-        for displaced in leaving:
-            texts.pop(displaced, None)
-        chunks = document(list(texts.values()), now, self._boot_id)
+        texts = {name: grant_text(plan.grant) for name, plan in last.items() if name not in leaving}
+        pages = self._pages.copy()
+        for name in leaving:
+            pages.drop(name)
+        for name, text in texts.items():
+            pages.put(name, text)
+        chunks = document(pages, now, self._boot_id)
         try:
             await self._in_thread(lambda: atomic.replace(self.path, chunks))
         except Exception as error:  # noqa: BLE001 - whatever it was, nothing is known to be stored
@@ -198,7 +203,9 @@ class JsonFile:
             return False
         self._written_at = now.boot
         self._recovered()
-        self._settle(planned, texts, leaving)
+        self._leaving = leaving
+        await self._settle(planned, texts)
+        self._leaving = set()
         for closed in closing:
             closed.callback(None)
         return True
@@ -217,26 +224,31 @@ class JsonFile:
                 waiter.errback(error)
         return planned
 
-    def _settle(self, planned: list[tuple[Plan, Deferred[Grant]]], texts: dict[str, bytes], leaving: set[str]) -> None:
+    async def _settle(self, planned: list[tuple[Plan, Deferred[Grant]]], texts: dict[str, bytes]) -> None:
         """Let what was written count, and answer its knocks."""
-        now, self._leaving = self._now(), leaving
-        settled: dict[str, Grant] = {}
-        for plan, _ in planned:
-            grant = self.whitelist.settle(plan, now)
-            if grant is None:
-                continue
-            settled[grant.id] = grant
-            same = grant is plan.grant
-            self._texts[grant.id] = texts[grant.id] if same else grant_text(grant)
-            self._dirty = self._dirty or not same
-        self._leaving = set()
+        plans = {plan.grant.id: plan for plan, _ in planned}  # of several knocks of one owner the last holds them all
+        waiting: dict[str, list[Deferred[Grant]]] = {}
         for plan, waiter in planned:
-            # Of several knocks of one owner the last plan holds them all, under the same id.
-            if plan.grant.id in settled:
-                waiter.callback(settled[plan.grant.id])
-            else:
-                self._dirty = True
-                waiter.errback(Refused(Refusal.NOT_STORED, "it was closed while it was written"))
+            waiting.setdefault(plan.grant.id, []).append(waiter)
+        for number, (name, plan) in enumerate(plans.items(), 1):
+            grant = self.whitelist.settle(plan, self._now())
+            if grant is not None:
+                same = grant is plan.grant
+                self._pages.put(name, texts[name] if same else grant_text(grant))
+            self._dirty = self._dirty or grant is None or not same
+            for waiter in waiting[name]:
+                if grant is not None:
+                    waiter.callback(grant)
+                else:
+                    waiter.errback(Refused(Refusal.NOT_STORED, "it was closed while it was written"))
+            if number % TOGETHER == 0:
+                await self._turn()
+
+    def _turn(self) -> Deferred[None]:
+        """Let the reactor serve others."""
+        turn: Deferred[None] = Deferred()
+        self._call_later(0, lambda: turn.callback(None))
+        return turn
 
     def _answer_failure(self, planned: list[tuple[Plan, Deferred[Grant]]], closing: list[Deferred[None]]) -> None:
         for plan, _ in planned:

@@ -17,21 +17,22 @@ from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.store import atomic
-from knocker.store.document import Contents, Damaged, grant_text, read
+from knocker.store.document import Contents, Damaged, pages_of, read
 from knocker.store.lock import Unusable
+from knocker.store.pages import Pages
 
 log = Logger()
 
 
 @dataclass
 class Stored:
-    """The grants that live, and the text of each by its id. `damage`: what was wrong, for the admin.
+    """The grants that live, and their texts. `damage`: what was wrong, for the admin.
 
     `outdated`: the file says something else, so it wants to be written anew.
     """
 
     grants: list[Grant] = field(default_factory=list)
-    texts: dict[str, bytes] = field(default_factory=dict)
+    pages: Pages = field(default_factory=Pages)
     damage: str = ""
     outdated: bool = False
 
@@ -56,8 +57,8 @@ def stored(
     if found.flat and (found.grants or found.bad or found.ended):
         _keep_older(path, data)
     _report(path, found)
-    texts = found.texts or {grant.id: grant_text(grant) for grant in found.grants}
-    return Stored(found.grants, texts, damage, bool(found.flat or found.bad or found.ended or found.cut))
+    pages = pages_of(found.grants) if found.flat else found.pages
+    return Stored(found.grants, pages, damage, bool(found.flat or found.bad or found.ended or found.cut))
 
 
 def _set_aside(path: str, data: bytes, found: Contents, now: Moment) -> str:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,9 @@ def test_knocks_that_arrive_during_a_write_share_the_next(world: World) -> None:
     assert [status(wire) for wire in first + others] == [200] + [None] * 38
     assert len(disk.writes) == 1
     disk.succeed()
+    while None in [status(wire) for wire in others]:
+        assert world.clock.getDelayedCalls(), "they are answered some in each turn of the reactor"
+        world.clock.advance(0)
     assert {status(wire) for wire in others} == {200}
     assert disk.writes == []
     assert len(entries(world)) == 39
@@ -260,6 +264,29 @@ def test_a_restart_forgets_nothing_and_prolongs_nothing(world: World) -> None:
     assert again.verdict(CLIENT) == 200
     again.pass_time(2)
     assert again.verdict(CLIENT) == 401
+
+
+@pytest.mark.parametrize(
+    "rewritten",
+    [
+        pytest.param(lambda line: line.replace('"id": "g', '"id": "\\u0067'), id="an escape in its id"),
+        pytest.param(lambda line: line.replace('{"id": ', '{ "id": '), id="a blank before its id"),
+        pytest.param(lambda line: line.replace('", "entry"', '" , "entry"'), id="a blank behind its id"),
+    ],
+)
+def test_what_somebody_else_laid_out_differently_is_closed_for_good(
+    world: World, rewritten: Callable[[str], str]
+) -> None:
+    world.knock(CLIENT)
+    world.knock("198.51.100.8")
+    file = world.folder / "whitelist.json"
+    before = file.read_text()
+    file.write_text("\n".join(rewritten(line) for line in before.split("\n")))
+    assert file.read_text() != before
+    again = World(world.folder)
+    again.load()
+    assert again.knock(CLIENT, method="DELETE").status == 204
+    assert entries(again) == ["198.51.100.8"]
 
 
 @pytest.mark.parametrize(
