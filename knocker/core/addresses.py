@@ -168,6 +168,16 @@ class NetworkMap(Generic[T]):
                     else:
                         yield found
 
+    def parts(self, size: int) -> Iterator[list[T]]:
+        """All values, about so many at a time; the map may change meanwhile, and what came then may be missed."""
+        for table in [table for tables in self._tables.values() for table in tables.values()]:
+            values = list(table.values())
+            for start in range(0, len(values), size):
+                part: list[T] = []
+                for found in values[start : start + size]:
+                    part.extend(found if isinstance(found, tuple) else (found,))
+                yield part
+
     def at(self, extent: Extent) -> tuple[T, ...]:
         """The values of exactly this network."""
         shift, index = _place(extent)

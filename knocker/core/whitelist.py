@@ -119,9 +119,10 @@ class Whitelist:
     def _check_room(self, leaving: int, now: Moment) -> None:
         if len(self) + len(self._planned) < self.max_entries or self._size() - leaving < self.max_entries:
             return
-        self.expire(now)
-        if self._size() - leaving >= self.max_entries:
-            raise Refused(Refusal.FULL, f"all {self.max_entries} entries of whitelist.max_entries are in use")
+        for part in self.parts(_SOME):
+            if self.expire(now, part) and self._size() - leaving < self.max_entries:
+                return
+        raise Refused(Refusal.FULL, f"all {self.max_entries} entries of whitelist.max_entries are in use")
 
     def _size(self) -> int:
         fresh = sum(self._held(*owner) is None for owner in self._planned)
@@ -243,9 +244,14 @@ class Whitelist:
         """End grants at once, also planned ones; returns how many there were."""
         return sum(self._end(grant, Event.CLOSED, why) for grant in grants)
 
-    def expire(self, now: Moment) -> int:
-        """End every grant whose time is over; returns how many."""
-        return sum(self._end(grant, Event.EXPIRED) for grant in [grant for grant in self if not grant.lives(now)])
+    def expire(self, now: Moment, among: Iterable[Grant] | None = None) -> int:
+        """End every grant, or those of `among`, whose time is over; returns how many."""
+        over = [grant for grant in (self if among is None else among) if not grant.lives(now)]
+        return sum(self._end(grant, Event.EXPIRED) for grant in over if self._held_like(grant) is grant)
+
+    def parts(self, size: int) -> Iterator[list[Grant]]:
+        """All grants, about so many at a time; between two of them the whitelist may change."""
+        return self._at.parts(size)
 
     def revise(self, keyring: Keyring, forbidden: Forbidden, now: Moment) -> None:
         """Let new settings count, also for what was granted before (contract 3.6, last paragraph)."""
@@ -330,6 +336,7 @@ class Whitelist:
             follower(change)
 
 
+_SOME = 100  # grants that are looked at together for one whose time is over
 _MADE_ROOM = "it made room for a newer address: its key has max_addresses"
 
 
