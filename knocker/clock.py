@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from knocker.core.moment import Moment
 
@@ -14,6 +15,11 @@ def now() -> Moment:
     """This moment on both clocks."""
     # As Moment() does, which is a function of Python's: each request asks for the time.
     return tuple.__new__(Moment, (time.time(), time.clock_gettime(_BOOT_CLOCK)))
+
+
+def steady(reactor: Any) -> None:
+    """Let a reactor's timers run on a clock that nobody sets; by default they wait as long as that is set back."""
+    reactor.seconds = time.monotonic
 
 
 def boot_id() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import signal
@@ -71,6 +72,7 @@ def makeService(options: Options) -> Knocker:
     """Assemble a Knocker that is not started yet."""
     from twisted.internet import reactor
 
+    clock.steady(reactor)
     return Knocker(options["settings"], options["config"], reactor, options["log"])
 
 
@@ -137,6 +139,9 @@ class Knocker(Service):
         self.store.start()
         self.reaper.start(self.settings.storage.cleanup_interval_seconds)
         self.reactor.callWhenRunning(self._heed_signals)
+        # What is there now stays, so the search for garbage need not look at it: with 100,000 grants that takes 0.1 s.
+        gc.collect()
+        gc.freeze()
         terms.announce(self.settings, clock.now().wall)
         log.info("listening on {where}", where=self.settings.server.where)
 
