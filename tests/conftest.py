@@ -12,6 +12,8 @@ import pytest
 from twisted.internet import reactor
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
+from tests.refused import MARK
+
 # `make test` runs a share, KNOCKER_TEST_LONG=1 the full counts; both from fixed seeds, unless KNOCKER_TEST_RANDOM=1.
 LONG = os.environ.get("KNOCKER_TEST_LONG") == "1"
 FIXED = os.environ.get("KNOCKER_TEST_RANDOM") != "1"
@@ -84,16 +86,19 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """Under KNOCKER_TEST_ALL=1 a skipped test is a failed one: what was not run did not pass."""
+    """Under KNOCKER_TEST_ALL=1 a skipped test is a failed one, unless it is the machine that refuses."""
     report = yield
-    if report.skipped and os.environ.get("KNOCKER_TEST_ALL") == "1" and not hasattr(report, "wasxfail"):
+    everything = os.environ.get("KNOCKER_TEST_ALL") == "1"
+    if report.skipped and everything and MARK not in str(report.longrepr) and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"not run: {report.longrepr}"
     return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how long each folder took."""
+    """Print what was not run, and how long each folder took."""
+    for report in terminalreporter.stats.get("skipped", []):
+        terminalreporter.write_line(f"not run: {report.nodeid}: {report.longrepr[2]}")
     seconds: dict[str, float] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:

@@ -15,6 +15,7 @@ from tests.conftest import LONG
 from tests.e2e.conftest import PHONE
 from tests.faults.conftest import Start, Witness, entries, roomy
 from tests.faults.strace import Traced
+from tests.refused import refused
 from tests.service import Knocker, ask, eventually
 
 OLD, CLOSED, NEW = "10.0.0.1", "10.0.0.2", "10.0.0.3"
@@ -107,7 +108,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=64k", "knocker-test", str(folder)], capture_output=True, check=False
     )
     if mounted.returncode:
-        pytest.skip(f"nothing can be mounted here: {mounted.stderr.decode().strip()}")
+        refused("a mount", mounted.stderr.decode())
     try:
         yield folder
     finally:
