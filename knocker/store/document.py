@@ -34,15 +34,13 @@ class Damaged(Exception):
 class Contents:
     """What a file held: grants that live, how many entries were bad, and why others ended.
 
-    `cut`: today's settings gave a grant less time than stands in the file. `pages`: the grants as they stand in a
-    file of this boot.
+    `pages`: the grants as they stand in a file of this boot.
     """
 
     grants: list[Grant] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     flat: bool = False
-    cut: bool = False
     pages: Pages = field(default_factory=Pages)
 
 
@@ -178,7 +176,6 @@ class _Reader:
                 found.ended.append(why)
             else:
                 found.grants.append(grant)
-                found.cut = found.cut or grant is not stored
                 found.pages.put(grant.id, self._text(line, grant, grant is stored))
         return found
 

@@ -68,17 +68,27 @@ class JsonFile:
     # Loading, before anybody asks.
 
     def load(self, keyring: Keyring, forbidden: Forbidden, new_id: Callable[[], str]) -> None:
-        """Take in what an earlier process stored; raises Unusable where the path is no file to work with."""
+        """Take in what an earlier process stored; raises Unusable where the path is no file to work with.
+
+        It is written anew at once, so that the file tells the time of this boot before anybody is let in by it.
+        """
         now = self._now()
         found = stored(self.path, now, self._boot_id, keyring, forbidden, new_id)
         self.damage = found.damage
         self.whitelist.restore(found.grants)
         self._pages = found.pages
         self.whitelist.trim(now)
-        self._dirty = self._dirty or found.outdated
+        if not found.outdated:
+            return
+        try:
+            atomic.replace(self.path, document(self._pages.copy(), now, self._boot_id))
+            self._dirty = False
+        except OSError as error:
+            self._dirty = True
+            self._fail(error)
 
     def start(self) -> None:
-        """Write what loading changed."""
+        """Write what loading could not."""
         self._wake()
 
     # Opening and closing.

@@ -28,7 +28,7 @@ log = Logger()
 class Stored:
     """The grants that live, and their texts. `damage`: what was wrong, for the admin.
 
-    `outdated`: the file says something else, so it wants to be written anew.
+    `outdated`: the file says something else, or when it was written, so it wants to be written anew.
     """
 
     grants: list[Grant] = field(default_factory=list)
@@ -58,7 +58,7 @@ def stored(
         _keep_older(path, data)
     _report(path, found)
     pages = pages_of(found.grants) if found.flat else found.pages
-    return Stored(found.grants, pages, damage, bool(found.flat or found.bad or found.ended or found.cut))
+    return Stored(found.grants, pages, damage, bool(found.grants or found.bad or found.ended))
 
 
 def _set_aside(path: str, data: bytes, found: Contents, now: Moment) -> str:

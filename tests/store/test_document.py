@@ -91,5 +91,5 @@ def test_the_layout_of_a_file_changes_nothing(boot_id: str) -> None:
     found, *again = [read(data, NOW, boot_id, Keyring([TABLET]), Forbidden(), str) for data in (ours, *others)]
     assert len(found.grants) == 2
     assert (len(found.bad), len(found.ended)) == (1, 1)
-    told = [(one.grants, one.bad, one.ended, one.cut, list(one.pages)) for one in (found, *again)]
+    told = [(one.grants, one.bad, one.ended, list(one.pages)) for one in (found, *again)]
     assert told == told[:1] * 4
