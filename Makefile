@@ -23,6 +23,7 @@ bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/attack.py
 	$(BIN)/python benchmarks/datagrams.py
 	$(BIN)/python benchmarks/verify.py
+	$(BIN)/python benchmarks/store.py
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check -q

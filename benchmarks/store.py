@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import math
 import os
 import random
 import shutil
@@ -92,7 +93,7 @@ def be_watched(file: Path, arguments: list[str]) -> None:
     from twisted.internet import reactor
     from twisted.scripts.twistd import run
 
-    longest, last = 0.0, time.monotonic()
+    longest, last = 0.0, math.inf  # before the first tick there is nothing to compare with
     timers: Any = reactor
 
     def tick() -> None:
