@@ -130,6 +130,8 @@ class Knocker(Service):
             self.store.load(self.whitelist.keyring, forbidden, _new_id)
             self.web.warm_up()
             self._bound_connections(self.settings.server.max_connections)
+            gc.freeze()  # what is there now stays: to look through it for garbage stalls everybody for 0.1 s
+            self._heed_signals()
             self._open_silent_door(self.settings.udp)
             self.ports.append(self._listen(self.settings.server))
         except Unusable as unusable:
@@ -138,10 +140,7 @@ class Knocker(Service):
         self.pool.start()
         self.store.start()
         self.reaper.start(self.settings.storage.cleanup_interval_seconds)
-        self.reactor.callWhenRunning(self._heed_signals)
-        # What is there now stays, so the search for garbage need not look at it: with 100,000 grants that takes 0.1 s.
-        gc.collect()
-        gc.freeze()
+        self.reactor.callWhenRunning(self._heed_signals)  # once more, since the reactor takes SIGTERM when it starts
         terms.announce(self.settings, clock.now().wall)
         log.info("listening on {where}", where=self.settings.server.where)
 

@@ -586,3 +586,10 @@ def test_a_damaged_file_is_kept_and_said(make: Start, text: str) -> None:
     assert ask(knocker.port, "/health").status == 200
     assert knocker.knock(CLIENT, PHONE).status == 200
     assert knocker.verify(CLIENT) == 200
+
+
+@pytest.mark.parametrize("number", range(5 if LONG else 1))
+def test_an_end_right_after_the_start_is_an_orderly_one(start: Start, number: int) -> None:
+    knocker = start()
+    assert knocker.terminate() == 0
+    assert "stopped" in knocker.log
