@@ -121,7 +121,10 @@ class Life:
         boot_id = f"boot-{self.boots}"
         self.store = JsonFile(str(self.path), self.whitelist, self.now, boot_id, self.in_thread, self.clock.callLater)
         self.whitelist.followers.append(self.follow)
+        before = self.path.read_bytes() if self.path.exists() else b""
         self.store.load(keyring, Forbidden(), self.new_id)
+        if self.path.exists() and self.path.read_bytes() != before:
+            self.written, self.wrote = self.time, True
         assert self.store.complaints() == []
         self.refit()
         self.see_ends()
