@@ -177,7 +177,7 @@ class Row:
 def report(sizes: Sizes) -> None:
     """A table for each number of grants."""
     for count in sizes.grants:
-        with Street() as street, ExitStack() as stack:
+        with ExitStack() as stack, Street() as street:  # the folder goes last
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="knocker-benchmark-")))
             chance = random.Random(count)  # noqa: S311 - the same addresses at every run
             grants = granted(different(count, lambda: single(32, chance)), PHONE)  # noqa: B023 - used at once

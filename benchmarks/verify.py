@@ -42,6 +42,7 @@ from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.core.tally import Tally
+from knocker.core.turns import Turns
 from knocker.core.whitelist import Whitelist
 from knocker.listen.house import House
 from knocker.listen.reports import Reports
@@ -302,6 +303,7 @@ def serve_with_klein(port: int, folder: str) -> None:
     whitelist = Whitelist(KEYRING, 1_000_000, str)
     text = (Path(folder) / "whitelist.json").read_bytes()
     whitelist.restore(read(text, clock.now(), clock.boot_id(), KEYRING, Forbidden(), str).grants)
+    listener: Any = reactor
     no_store: Any = None  # /verify never asks it
     house = House(
         gate=Gate(Policy(KEYRING, networks(HOST)), whitelist),
@@ -310,6 +312,7 @@ def serve_with_klein(port: int, folder: str) -> None:
         now=clock.now,
         surroundings=lambda: (Networks(), Networks()),
         reports=Reports(time.monotonic),
+        turns=Turns(listener.callLater, listener.seconds),
     )
     app = Klein()
 
@@ -325,7 +328,6 @@ def serve_with_klein(port: int, folder: str) -> None:
 
     gc.collect()
     gc.freeze()
-    listener: Any = reactor
     listener.listenTCP(port, Quiet(app.resource()), interface=HOST)
     listener.run()
 

@@ -39,6 +39,7 @@ from knocker.core.grant import Via, Wish
 from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.moment import Moment
 from knocker.core.tally import Tally
+from knocker.core.turns import Turns
 from knocker.core.whitelist import Whitelist
 from knocker.listen.door import Door
 from knocker.listen.house import House
@@ -172,6 +173,7 @@ class Connection:
 
     def __init__(self, gate: Gate, now: Moment) -> None:
         no_store: Any = None  # /verify never asks it
+        clock = Clock()
         house = House(
             gate=gate,
             store=no_store,
@@ -179,8 +181,9 @@ class Connection:
             now=lambda: now,
             surroundings=lambda: (Networks(), Networks()),
             reports=Reports(time.monotonic),
+            turns=Turns(clock.callLater, clock.seconds),
         )
-        site = GateSite(Door(house, Verify(house), Resource()), house, 1, Clock())
+        site = GateSite(Door(house, Verify(house), Resource()), house, 1, clock)
         self.wire = StringTransport(peerAddress=IPv4Address("TCP", PROXY, 1))
         self.channel = site.buildProtocol(self.wire.getPeer())
         self.channel.makeConnection(self.wire)

@@ -25,6 +25,7 @@ from knocker.core.keys import Keyring
 from knocker.core.limits import Limits
 from knocker.core.packets.pace import Pace
 from knocker.core.tally import Tally
+from knocker.core.turns import Turns
 from knocker.core.whitelist import Whitelist
 from knocker.descriptors import room_for
 from knocker.listen import port
@@ -89,6 +90,7 @@ class Knocker(Service):
         self.pool = ThreadPool(1, 1, "whitelist writer")
         keyring = Keyring(settings.keys)
         self.whitelist = Whitelist(keyring, settings.storage.max_entries, _new_id)
+        turns = Turns(reactor.callLater, reactor.seconds)
         self.store = JsonFile(
             settings.storage.storage_path,
             self.whitelist,
@@ -96,6 +98,7 @@ class Knocker(Service):
             clock.boot_id(),
             self._in_thread,
             reactor.callLater,
+            turns,
         )
         self.whitelist.followers.append(audit.tell)
         self.reaper = Reaper(self.whitelist, clock.now, reactor, self._refresh)
@@ -106,6 +109,7 @@ class Knocker(Service):
             now=clock.now,
             surroundings=Surroundings(_boot_seconds, read_surroundings),
             reports=Reports(_boot_seconds),
+            turns=turns,
             manners=terms.manners(settings),
             limits=Limits(settings.security.limit),
             complaints=self._complaints,

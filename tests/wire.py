@@ -22,6 +22,7 @@ from knocker.core.keys import Keyring
 from knocker.core.limits import Limits
 from knocker.core.moment import Moment
 from knocker.core.tally import Tally
+from knocker.core.turns import Turns
 from knocker.core.whitelist import Whitelist
 from knocker.listen.channel import GateChannel
 from knocker.listen.door import Door
@@ -82,6 +83,7 @@ class World:
     clock: Clock = field(default_factory=Clock)
     in_thread: Callable[[Callable[[], None]], Deferred[None]] = maybeDeferred
     channel: type[GateChannel] = GateChannel
+    worked: float = 0.0  # seconds that work has taken, as far as turns of the reactor are concerned
 
     def __post_init__(self) -> None:
         settings = parse(self.text.encode())
@@ -89,6 +91,7 @@ class World:
         counter = itertools.count()
         self.new_id: Callable[[], str] = lambda: f"grant-{next(counter):014d}"
         self.whitelist = Whitelist(keyring, settings.storage.max_entries, self.new_id)
+        turns = Turns(self.clock.callLater, lambda: self.clock.seconds() + self.worked)
         self.store = JsonFile(
             str(self.folder / "whitelist.json"),
             self.whitelist,
@@ -96,6 +99,7 @@ class World:
             self.boot_id,
             lambda function: self.in_thread(function),
             self.clock.callLater,
+            turns,
         )
         server, security = settings.server, settings.security
         policy = Policy(
@@ -114,6 +118,7 @@ class World:
             now=self.now,
             surroundings=self.surroundings,
             reports=Reports(lambda: self.boot),
+            turns=turns,
             limits=Limits(security.limit),
             manners=Manners(security.deny.status, security.deny.by_host, settings.cors_origin, settings.knock_hosts),
         )

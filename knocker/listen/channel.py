@@ -94,7 +94,8 @@ class GateChannel(HTTPChannel):
     _turn = STRANGERS_TURN
     _deadline: IDelayedCall | None = None
     _unread: IDelayedCall | None = None
-    _rest: IDelayedCall | None = None
+    _waits = False  # for a turn in which what came is read
+    _is_gone = False
 
     @property
     def is_answering(self) -> bool:
@@ -112,8 +113,7 @@ class GateChannel(HTTPChannel):
         """Forget the connection."""
         self._end_deadline()
         self._end_unread()
-        if self._rest is not None:
-            self._rest.cancel()
+        self._is_gone = True
         super().connectionLost(reason)
         self.site.forget(self)
 
@@ -121,6 +121,13 @@ class GateChannel(HTTPChannel):
         """Parse, then see to it that an unfinished request has a deadline."""
         if self._refused:
             return
+        if not (self._handlingRequest or self.paused or self.site.house.turns.has_room()):
+            self.paused = True  # it is kept unread
+            self.transport.pauseProducing()
+            self._go_on_later()
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
         if not self._busyReceiving:
             self._answered = 0
         super().dataReceived(data)
@@ -193,16 +200,22 @@ class GateChannel(HTTPChannel):
             self._go_on_later()
 
     def _go_on_later(self) -> None:
-        if self._rest is None:
-            self._rest = self.callLater(0, self._go_on)
+        if not self._waits:
+            self._waits = True
+            self.site.house.turns.wait(self._go_on)
 
     def _go_on(self) -> None:
-        self._rest = None
+        self._waits = False
+        if self._is_gone:
+            return
         if not self._waitingForTransport:
             self.paused = False
             if not self._handlingRequest:
                 self.transport.resumeProducing()
-            self.dataReceived(b"")
+            if not self._refused:
+                self._read(b"")
+        if self._leaving:
+            self.leave()
 
     def loseConnection(self) -> None:
         """Close; a client that does not read its last answer is cut off."""
@@ -232,7 +245,7 @@ class GateChannel(HTTPChannel):
         self._leaving = True
         if self._handlingRequest or self.requests:
             self.persistent = 0
-        else:
+        elif not self._waits:
             self.loseConnection()
 
     def _respondToBadRequestAndDisconnect(self) -> None:

@@ -14,6 +14,7 @@ from knocker.core.grant import Choice, Grant, Wish
 from knocker.core.limits import Limit, Limits
 from knocker.core.moment import Moment
 from knocker.core.tally import Tally
+from knocker.core.turns import Turns
 from knocker.listen.reports import Reports
 
 
@@ -61,6 +62,7 @@ class House:
     now: Callable[[], Moment]
     surroundings: Callable[[], tuple[Networks, Networks]]
     reports: Reports
+    turns: Turns
     manners: Manners = Manners()
     complaints: Callable[[], list[str]] = list
     limits: Limits = field(default_factory=lambda: Limits(Limit()))

@@ -17,6 +17,7 @@ from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
+from knocker.core.turns import Turns
 from knocker.core.whitelist import Change, Crowded, Event, Plan, Whitelist
 from knocker.store import atomic
 from knocker.store.document import document, grant_text
@@ -24,7 +25,6 @@ from knocker.store.loading import stored
 from knocker.store.pages import Pages
 
 OLDEST = 300.0  # seconds after which a file with live grants is written anew
-TOGETHER = 20  # knocks that are settled and answered in one turn of the reactor, so that nobody waits for all of them
 LONGEST_RETRY = 30.0  # seconds between attempts to write what memory already knows
 
 InThread = Callable[[Callable[[], None]], Deferred[None]]
@@ -44,6 +44,7 @@ class JsonFile:
         boot_id: str,
         in_thread: InThread,
         call_later: CallLater,
+        turns: Turns,
     ) -> None:
         self.path = path
         self.whitelist = whitelist
@@ -53,6 +54,7 @@ class JsonFile:
         self._boot_id = boot_id
         self._in_thread = in_thread
         self._call_later = call_later
+        self._turns = turns
         self._pages = Pages()
         self._opening: list[tuple[Wish, Deferred[Grant]]] = []
         self._closing: list[Deferred[None]] = []
@@ -188,21 +190,23 @@ class JsonFile:
                 waiter.callback(None)
 
     async def _write_once(self) -> bool:
-        opening, self._opening = self._opening, []
         closing, self._closing = self._closing, []
-        now = self._now()
-        planned = self._plan(opening, now)
-        if not planned and not closing and not self._dirty:
+        changed, self._dirty = self._dirty, False
+        planned = await self._plan()
+        if not planned and not closing and not changed:
             return True
-        self._dirty = False
         last = {plan.grant.id: plan for plan, _ in planned}  # of several knocks of one owner the last plan counts
         leaving = {displaced.id for plan in last.values() for displaced in plan.displaces}
-        texts = {name: grant_text(plan.grant) for name, plan in last.items() if name not in leaving}
+        texts: dict[str, bytes] = {}
         pages = self._pages.copy()
         for name in leaving:
             pages.drop(name)
-        for name, text in texts.items():
-            pages.put(name, text)
+        for name, plan in last.items():
+            if name not in leaving:
+                await self._room()
+                texts[name] = grant_text(plan.grant)
+                pages.put(name, texts[name])
+        now = self._now()
         chunks = document(pages, now, self._boot_id)
         try:
             await self._in_thread(lambda: atomic.replace(self.path, chunks))
@@ -220,11 +224,16 @@ class JsonFile:
             closed.callback(None)
         return True
 
-    def _plan(self, opening: list[tuple[Wish, Deferred[Grant]]], now: Moment) -> list[tuple[Plan, Deferred[Grant]]]:
+    async def _plan(self) -> list[tuple[Plan, Deferred[Grant]]]:
+        """Decide what the knocks that wait would leave. What is closed meanwhile is the next write's to forget."""
         planned = []
-        for wish, waiter in opening:
+        for _ in range(len(self._opening)):
+            await self._room()
+            if not self._opening:
+                break
+            wish, waiter = self._opening.pop(0)
             try:
-                planned.append((self.whitelist.plan(wish, now), waiter))
+                planned.append((self.whitelist.plan(wish, self._now()), waiter))
             except Crowded:
                 if planned:
                     self._opening.append((wish, waiter))
@@ -240,7 +249,8 @@ class JsonFile:
         waiting: dict[str, list[Deferred[Grant]]] = {}
         for plan, waiter in planned:
             waiting.setdefault(plan.grant.id, []).append(waiter)
-        for number, (name, plan) in enumerate(plans.items(), 1):
+        for name, plan in plans.items():
+            await self._room()
             grant = self.whitelist.settle(plan, self._now())
             if grant is not None:
                 same = grant is plan.grant
@@ -251,14 +261,13 @@ class JsonFile:
                     waiter.callback(grant)
                 else:
                     waiter.errback(Refused(Refusal.NOT_STORED, "it was closed while it was written"))
-            if number % TOGETHER == 0:
-                await self._turn()
 
-    def _turn(self) -> Deferred[None]:
-        """Let the reactor serve others."""
-        turn: Deferred[None] = Deferred()
-        self._call_later(0, lambda: turn.callback(None))
-        return turn
+    async def _room(self) -> None:
+        """Let the reactor serve others when this turn's share of work is used up."""
+        if not self._turns.has_room():
+            turn: Deferred[None] = Deferred()
+            self._turns.wait(lambda: turn.callback(None), first=True)
+            await turn
 
     def _answer_failure(self, planned: list[tuple[Plan, Deferred[Grant]]], closing: list[Deferred[None]]) -> None:
         for plan, _ in planned:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 
+from knocker.core.grant import Grant, Wish
+from knocker.core.moment import Moment
+from knocker.core.turns import SHARE
+from knocker.core.whitelist import Plan
+from knocker.listen.lane import LaneChannel
 from tests.conftest import Errors
 from tests.wire import KEY, SETTINGS, Disk, World, answer, hang_up
 
@@ -180,6 +188,7 @@ def test_a_client_that_pipelines_takes_turns_with_the_others(world: World) -> No
     channel.dataReceived(VERIFY)
     assert wire.value().count(b"HTTP/1.1 401") == 31
     hang_up(channel)
+    world.clock.advance(0)
     assert world.clock.getDelayedCalls() == []
 
 
@@ -269,3 +278,182 @@ def test_a_page_may_read_that_its_body_was_too_large_but_nothing_of_verify(
     assert got.status == 413
     assert got.headers.get("access-control-allow-origin") == ("https://app.example.com" if readable else None)
     assert got.headers.get("vary") == ("Origin" if readable else None)
+
+
+class Busy:
+    """A world whose reactor's turn is used up, with a proxy that asks all the same."""
+
+    def __init__(self, folder: Path) -> None:
+        self.world = World(folder, channel=LaneChannel)
+        self.world.knock(CLIENT)
+        self.world.clock.advance(0)
+        self.proxy, self.proxys_wire = self.world.connect()
+        assert self.world.house.turns.has_room()
+        self.world.worked += 1
+
+    def ask(self) -> int:
+        """A verdict."""
+        self.proxys_wire.clear()
+        self.proxy.dataReceived(f"GET /verify HTTP/1.1\r\nHost: k\r\nX-Forwarded-For: {CLIENT}\r\n\r\n".encode())
+        return answer(self.proxys_wire.value()).status
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Busy:
+    return Busy(tmp_path)
+
+
+def test_a_knock_waits_for_its_turn_and_a_verdict_does_not(busy: Busy) -> None:
+    channel, wire = busy.world.connect()
+    channel.dataReceived(f"POST /knock HTTP/1.1\r\n{HEAD}\r\n".encode())
+    assert (wire.value(), wire.producerState) == (b"", "paused")
+    assert busy.ask() == 200
+    busy.world.clock.advance(0)
+    busy.world.clock.advance(0)
+    assert (answer(wire.value()).status, wire.producerState) == (200, "producing")
+
+
+def test_who_comes_while_others_wait_goes_behind_them(busy: Busy) -> None:
+    wires = []
+    for _ in range(4):
+        channel, wire = busy.world.connect()
+        channel.dataReceived(b"GET /health HTTP/1.1\r\nHost: k\r\n\r\n")
+        wires.append(wire)
+    order: list[int] = []
+    for number, wire in enumerate(wires):
+
+        def write(data: bytes, number: int = number) -> None:
+            order.append(number)
+
+        wire.write = write  # type: ignore[method-assign]
+    assert order == []
+    busy.world.clock.advance(0)
+    assert list(dict.fromkeys(order)) == [0, 1, 2, 3]
+
+
+def test_a_request_that_comes_in_pieces_while_it_waits_is_one(busy: Busy) -> None:
+    channel, wire = busy.world.connect()
+    for piece in (b"GET /he", b"alth HTTP/1.1\r\nHost", b": k\r\n\r\n"):
+        channel.dataReceived(piece)
+        busy.world.worked += 1
+    busy.world.clock.advance(0)
+    assert answer(wire.value()).status == 200
+
+
+def test_a_question_behind_a_knock_that_waits_is_answered_behind_it(busy: Busy) -> None:
+    channel, wire = busy.world.connect()
+    channel.dataReceived(b"GET /health HTTP/1.1\r\nHost: k\r\n\r\n")
+    channel.dataReceived(f"GET /verify HTTP/1.1\r\nHost: k\r\nX-Forwarded-For: {CLIENT}\r\n\r\n".encode())
+    assert wire.value() == b""
+    busy.world.clock.advance(0)
+    first, second = wire.value().split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert b'"ok"' in first
+    assert b"X-Forwarded-For" in second
+
+
+def test_who_left_while_waiting_is_not_read(busy: Busy, errors: Errors) -> None:
+    channel, wire = busy.world.connect()
+    channel.dataReceived(f"POST /knock HTTP/1.1\r\n{HEAD}\r\n".replace(CLIENT, "198.51.100.8").encode())
+    hang_up(channel)
+    busy.world.clock.advance(0)
+    busy.world.clock.advance(0)
+    assert (wire.value(), len(busy.world.whitelist), errors.events) == (b"", 1, [])
+
+
+@pytest.mark.parametrize("arrived", ["whole", "in part"])
+def test_at_the_end_a_knock_that_waits_for_its_turn_is_answered(busy: Busy, arrived: str) -> None:
+    channel, wire = busy.world.connect()
+    raw = f"POST /knock HTTP/1.1\r\n{HEAD}\r\n".encode()
+    cut = len(raw) if arrived == "whole" else 30
+    channel.dataReceived(raw[:cut])
+    left = busy.world.site.leave()
+    assert not wire.closed
+    busy.world.clock.advance(0)
+    if arrived == "in part":
+        channel.dataReceived(raw[cut:])
+    busy.world.clock.advance(0)
+    assert (answer(wire.value()).status, wire.closed) == (200, True)
+    hang_up(channel)
+    hang_up(busy.proxy)
+    assert left.called
+
+
+def one_turn(clock: Clock) -> None:
+    """What is due, and not what that plans for the next turn, as a reactor does it."""
+    due: list[Any] = [call for call in clock.getDelayedCalls() if call.getTime() <= clock.seconds()]
+    work = [partial(call.func, *call.args, **call.kw) for call in due]
+    for call in due:
+        call.cancel()
+    for do in work:
+        do()
+
+
+def test_knocks_of_one_write_are_planned_and_answered_in_turns(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    disk = Disk(world)
+    wires = []
+    for host in range(1, 6):
+        channel, wire = world.connect()
+        channel.dataReceived(f"POST /knock HTTP/1.1\r\n{HEAD}\r\n".replace(CLIENT, f"198.51.100.{host}").encode())
+        wires.append(wire)
+    done: list[str] = []
+    plan, settle = world.whitelist.plan, world.whitelist.settle
+
+    def plans(wish: Wish, now: Moment) -> Plan:
+        world.worked += SHARE
+        done.append("planned")
+        return plan(wish, now)
+
+    def settles(plan: Plan, now: Moment) -> Grant | None:
+        world.worked += SHARE
+        done.append("counts")
+        return settle(plan, now)
+
+    world.whitelist.plan, world.whitelist.settle = plans, settles  # type: ignore[method-assign]
+    seen = []
+    while len(done) < 10:
+        before = len(done)
+        one_turn(world.clock)
+        seen.append(done[before:])
+        if disk.writes:
+            disk.succeed()
+        answered = sum(bool(wire.value()) for wire in wires)
+        assert answered == done.count("counts"), "who is let in is told so at once"
+    assert max(len(turn) for turn in seen) == 1, "the rest of each turn is everybody else's"
+    assert done == ["planned"] * 5 + ["counts"] * 5
+
+
+def test_a_knock_that_is_closed_while_others_are_planned_stays_closed(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    disk = Disk(world)
+    pairs = [world.connect() for _ in range(3)]
+    for host, (channel, _) in enumerate(pairs):
+        channel.dataReceived(f"POST /knock HTTP/1.1\r\n{HEAD}\r\n".replace(CLIENT, f"198.51.100.{host}").encode())
+    plan = world.whitelist.plan
+
+    def plans(wish: Wish, now: Moment) -> Plan:
+        world.worked += SHARE
+        return plan(wish, now)
+
+    world.whitelist.plan = plans  # type: ignore[method-assign]
+    world.clock.advance(0)
+    leaving = []
+    for host in (0, 2):  # one that is planned, one that is not
+        channel, wire = world.connect()
+        raw = f"DELETE /knock HTTP/1.1\r\n{HEAD}\r\n".replace(CLIENT, f"198.51.100.{host}")
+        channel.dataReceived(raw.encode())
+        leaving.append(wire)
+    while not disk.writes:
+        world.clock.advance(0)
+    disk.succeed()
+    for _ in range(5):
+        world.clock.advance(0)
+    assert [wire.value()[9:12] for wire in leaving] == [b"", b""], "the write of before does not hold what they did"
+    disk.succeed()
+    for _ in range(5):
+        world.clock.advance(0)
+    assert [wire.value()[9:12] for wire in leaving] == [b"204", b"204"]
+    assert [wire.value()[9:12] for _, wire in pairs] == [b"503", b"200", b"503"]
+    assert [str(grant.network) for grant in world.whitelist] == ["198.51.100.1"]
+    assert json.loads((tmp_path / "whitelist.json").read_bytes())["grants"][0]["entry"] == "198.51.100.1"
+    assert len(json.loads((tmp_path / "whitelist.json").read_bytes())["grants"]) == 1

@@ -32,6 +32,7 @@ from knocker.core.grant import Grant, Own, Via, Wish
 from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
+from knocker.core.turns import Turns
 from knocker.core.whitelist import Change, Event, Whitelist
 from knocker.reaper import Reaper
 from knocker.store.jsonfile import JsonFile
@@ -119,7 +120,10 @@ class Life:
         keyring = Keyring(self.key(name) for name in self.settings)
         self.whitelist = Whitelist(keyring, 100, self.new_id)
         boot_id = f"boot-{self.boots}"
-        self.store = JsonFile(str(self.path), self.whitelist, self.now, boot_id, self.in_thread, self.clock.callLater)
+        turns = Turns(self.clock.callLater, self.clock.seconds)
+        self.store = JsonFile(
+            str(self.path), self.whitelist, self.now, boot_id, self.in_thread, self.clock.callLater, turns
+        )
         self.whitelist.followers.append(self.follow)
         before = self.path.read_bytes() if self.path.exists() else b""
         self.store.load(keyring, Forbidden(), self.new_id)
