@@ -213,7 +213,9 @@ class _Reader:
         key = self.keyring.named(name) if name is not None else None
         wall, boot = _number(entry["expires_at"]), _number(entry["boot_ends_at"])
         if not self.same_boot:
-            boot = self.now.boot + min(wall - self.now.wall, boot - self.saved.boot)
+            # What the wall clock says of the time that the machine was off counts against the boot clock's end too.
+            off = max(0.0, self.now.wall - self.saved.wall)
+            boot = self.now.boot + min(wall - self.now.wall, boot - self.saved.boot - off)
         created, last = _number(entry["created_at"]), _number(entry["last_knock_at"])
         return Grant(
             entry["id"],

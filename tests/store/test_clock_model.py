@@ -222,7 +222,7 @@ class Life:
     def carry_over(self) -> None:
         unseen, told = self.true - self.written.true, self.wall - self.written.wall
         for owner, record in self.records.items():
-            latest = self.stored.get(owner, NOTHING.true) + unseen
+            latest = self.stored.get(owner, NOTHING.true) + unseen - min(unseen, max(0.0, told))
             # A step forward may end it early, also one that looks as if the machine had been off for longer.
             surely = min(record.surely.true - max(0.0, told - unseen), self.true + record.surely.wall - self.wall)
             self.records[owner] = replace(
