@@ -102,18 +102,7 @@ class Knocker(Service):
         )
         self.whitelist.followers.append(audit.tell)
         self.reaper = Reaper(self.whitelist, clock.now, reactor, self._refresh)
-        self.house = House(
-            gate=Gate(terms.policy(settings, keyring), self.whitelist),
-            store=self.store,
-            tally=Tally(),
-            now=clock.now,
-            surroundings=Surroundings(_boot_seconds, read_surroundings),
-            reports=Reports(_boot_seconds),
-            turns=turns,
-            manners=terms.manners(settings),
-            limits=Limits(settings.security.limit),
-            complaints=self._complaints,
-        )
+        self.house = self._house(keyring, turns)
         self.seen = SeenFile(settings.udp.state_path, self._in_thread) if settings.udp.enabled else None
         self.silent_door = self._silent_door(self.seen) if self.seen is not None else None
         self.web = Web(self.house)
@@ -122,6 +111,20 @@ class Knocker(Service):
         self.site = GateSite(door, self.house, settings.server.max_connections, reactor, channel)
         self.ports: list[IListeningPort] = []
         self._reloading = DeferredLock()
+
+    def _house(self, keyring: Keyring, turns: Turns) -> House:
+        return House(
+            gate=Gate(terms.policy(self.settings, keyring), self.whitelist),
+            store=self.store,
+            tally=Tally(),
+            now=clock.now,
+            surroundings=Surroundings(_boot_seconds, read_surroundings),
+            reports=Reports(_boot_seconds),
+            turns=turns,
+            manners=terms.manners(self.settings),
+            limits=Limits(self.settings.security.limit),
+            complaints=self._complaints,
+        )
 
     def startService(self) -> None:
         """Load what was stored, then open the doors: nobody is answered from a whitelist that is not loaded."""

@@ -10,8 +10,11 @@ from knocker.core.gate import Policy
 from knocker.core.keys import Keyring
 from knocker.core.packets.native import Secrets
 from knocker.core.packets.reader import Reader
+from knocker.listen.denial import Denial
 from knocker.listen.house import Manners
+from knocker.listen.knockpage import KnockPage
 from knocker.settings import Settings
+from knocker.settings.model import Deny
 
 log = Logger()
 
@@ -32,8 +35,19 @@ def policy(settings: Settings, keyring: Keyring) -> Policy:
 
 def manners(settings: Settings) -> Manners:
     """How requests are answered beyond yes and no."""
-    deny = settings.security.deny
-    return Manners(deny.status, deny.by_host, settings.cors_origin, settings.knock_hosts)
+    page, security = settings.knock_page, settings.security
+    return Manners(
+        denial=_denial(security.deny, page.url),
+        denial_by_host={host: _denial(deny, page.url) for host, deny in security.deny_by_host.items()},
+        cors_origin=settings.cors_origin,
+        knock_page=KnockPage.of(page.url, page.also, page.return_to) if page.enabled else None,
+        page_origin=page.url,
+        knock_hosts=page.hosts,
+    )
+
+
+def _denial(deny: Deny, page_url: str) -> Denial:
+    return Denial(deny.status, deny.html, page_url if deny.explains else "")
 
 
 def reader(settings: Settings) -> Reader:

@@ -26,13 +26,14 @@ from knocker.core.turns import Turns
 from knocker.core.whitelist import Whitelist
 from knocker.listen.channel import GateChannel
 from knocker.listen.door import Door
-from knocker.listen.house import House, Manners
+from knocker.listen.house import House
 from knocker.listen.reports import Reports
 from knocker.listen.site import GateSite
 from knocker.listen.verify import Verify
 from knocker.listen.web import Web
 from knocker.settings import parse
 from knocker.store.jsonfile import JsonFile
+from knocker.terms import manners
 
 KEY = "usr-Tn5c8Qe1Wz7Ux3Ib9Om2Pk6Gv4Dh0Sl"
 ADMIN = "adm-Kq7w2Zx9Rt4Vb6Nm1Lp8Hd3Fg5Js0Ay"
@@ -120,7 +121,7 @@ class World:
             reports=Reports(lambda: self.boot),
             turns=turns,
             limits=Limits(security.limit),
-            manners=Manners(security.deny.status, security.deny.by_host, settings.cors_origin, settings.knock_hosts),
+            manners=manners(settings),
         )
         door = Door(self.house, Verify(self.house), Web(self.house).app.resource())
         self.site = GateSite(door, self.house, server.max_connections, self.clock, self.channel)

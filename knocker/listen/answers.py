@@ -48,7 +48,7 @@ STATUS = {
 
 def answer(request: Request, status: int, value: Any) -> bytes:
     """Set status and headers of a JSON answer; returns its body."""
-    return _sized(request, status, json.dumps(value).encode(), b"application/json")
+    return sized(request, status, json.dumps(value).encode(), b"application/json")
 
 
 def refuse(request: Request, refusal: Refusal, retry_after: int = 0) -> bytes:
@@ -58,12 +58,29 @@ def refuse(request: Request, refusal: Refusal, retry_after: int = 0) -> bytes:
     return answer(request, STATUS[refusal], {"error": refusal.value})
 
 
+def page(request: Request, status: int, html: bytes, policy: bytes) -> bytes:
+    """A page for a browser; `policy`: its Content-Security-Policy, empty for none of ours."""
+    harden(request)
+    if policy:
+        request.setHeader(b"content-security-policy", policy)
+        request.setHeader(b"x-frame-options", b"DENY")
+    return sized(request, status, html, b"text/html; charset=utf-8")
+
+
+def harden(request: Request) -> None:
+    """What every file that a browser loads from here is sent with."""
+    request.setHeader(b"x-content-type-options", b"nosniff")
+    request.setHeader(b"referrer-policy", b"no-referrer")
+    request.setHeader(b"cross-origin-opener-policy", b"same-origin")
+
+
 def empty(request: Request, status: int) -> bytes:
     """An answer without a body."""
-    return _sized(request, status, b"", None)
+    return sized(request, status, b"", None)
 
 
-def _sized(request: Request, status: int, body: bytes, content_type: bytes | None) -> bytes:
+def sized(request: Request, status: int, body: bytes, content_type: bytes | None) -> bytes:
+    """Set status and headers of any answer; returns its body."""
     request.setResponseCode(status)
     if content_type is not None:
         request.setHeader(b"content-type", content_type)

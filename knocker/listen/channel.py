@@ -75,7 +75,7 @@ class GateRequest(Request):
             self.channel.loseConnection()
             return reason
         if is_verify(self.path):
-            body = answers.empty(self, house.manners.deny_status)
+            body = answers.empty(self, house.manners.denial.status)
         else:
             body = answers.answer(self, 500, {"error": "Internal error."})
         self.write(body)

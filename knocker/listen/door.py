@@ -31,9 +31,10 @@ class Door(Resource):
         seen = visit(request, self.house.gate.policy)
         if is_asking(request) or self._is_astray(request, seen):
             return self._turn_away(request, seen)
-        request.setHeader(b"access-control-allow-origin", self.house.manners.cors_origin.encode())
+        origin = self.house.manners.cors(lines(request, b"origin"))
+        request.setHeader(b"access-control-allow-origin", origin.encode())
         request.setHeader(b"access-control-expose-headers", b"Retry-After")
-        if self.house.manners.cors_origin != "*":
+        if origin != "*":
             request.setHeader(b"vary", b"Origin")
         if not is_plain(request.path.decode("latin-1")):
             return answers.answer(request, 404, {"error": "Not found."})
@@ -56,4 +57,4 @@ class Door(Resource):
             " proxy's authentication request go to /verify, and only requests for knock_page.url and `also` here",
             path=request.path.decode("latin-1"),
         )
-        return answers.empty(request, self.house.manners.deny(seen))
+        return answers.empty(request, self.house.manners.deny(seen).status)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +15,11 @@ from knocker.core.limits import Limit, Limits
 from knocker.core.moment import Moment
 from knocker.core.tally import Tally
 from knocker.core.turns import Turns
+from knocker.listen.denial import Denial
+from knocker.listen.knockpage import KnockPage
 from knocker.listen.reports import Reports
+
+_PLAIN = Denial()
 
 
 class Store(Protocol):
@@ -38,18 +42,32 @@ class Store(Protocol):
 class Manners:
     """How requests are answered beyond yes and no; replaced as a whole at a reload.
 
-    `knock_hosts`: the names of knock_page.url and `also`; empty where none are set.
+    `knock_page`: what GET / shows, if anything; `page_origin`: the origin of knock_page.url, "" where it is not set;
+    `knock_hosts`: the names of knock_page.url and `also`; `has_pages`: some refusal may show a page.
     """
 
-    deny_status: int = 401
-    deny_by_host: dict[str, int] = field(default_factory=dict)
+    denial: Denial = _PLAIN
+    denial_by_host: dict[str, Denial] = field(default_factory=dict)
     cors_origin: str = "*"
+    knock_page: KnockPage | None = None
+    page_origin: str = ""
     knock_hosts: frozenset[str] = frozenset()
+    has_pages: bool = field(init=False, default=False)
 
-    def deny(self, asked: Hosted) -> int:
-        """The status of the deny answer for a request, by the host that it asked for."""
-        host = asked.host if self.deny_by_host else None
-        return self.deny_by_host.get(host, self.deny_status) if host else self.deny_status
+    def __post_init__(self) -> None:
+        """See whether any refusal has a page."""
+        denials = (self.denial, *self.denial_by_host.values())
+        object.__setattr__(self, "has_pages", any(denial.has_page for denial in denials))
+
+    def deny(self, asked: Hosted) -> Denial:
+        """The deny answer for a request, by the host that it asked for."""
+        host = asked.host if self.denial_by_host else None
+        return self.denial_by_host.get(host, self.denial) if host else self.denial
+
+    def cors(self, origins: Sequence[bytes]) -> str:
+        """Who may read an answer to a request with these Origin lines (contract 3.7: the knock page always may)."""
+        asks = len(origins) == 1 and bool(self.page_origin) and origins[0] == self.page_origin.encode()
+        return self.page_origin if asks and self.cors_origin != "*" else self.cors_origin
 
 
 @dataclass

@@ -2,9 +2,9 @@
 
 It takes only a read that holds exactly one whole request for /verify, from a peer that is believed, on a
 connection at rest, in the form that proxies send: HTTP/1.1, each line ended by CRLF, names of letters, digits and
-hyphens, each line that matters only once, nothing about a body, the connection or an upgrade. Whatever is
-otherwise goes to the channel untouched. So it accepts a part of what the channel accepts, reads it the same way,
-and asks the same function for the verdict.
+hyphens, each line that matters only once, nothing about a body, the connection or an upgrade, and nothing of a
+browser's wish to see a page where a refusal may be one. Whatever is otherwise goes to the channel untouched. So it
+accepts a part of what the channel accepts, reads it the same way, and asks the same function for the verdict.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from twisted.web.http import RESPONSES
 from knocker.core.gate import Policy
 from knocker.listen import answers
 from knocker.listen.channel import IDLE, GateChannel
+from knocker.listen.denial import may_navigate
 from knocker.listen.port import UnixConnection
 from knocker.listen.request import peer_of
 from knocker.listen.verify import Question, judge
@@ -99,6 +100,8 @@ class LaneChannel(GateChannel):
         if policy is not self._policy:
             self._policy, self._believed = policy, policy.believes(self._peer)
         ready = self._believed and (self._untouched or self._is_at_rest())
+        if ready and self.site.house.manners.has_pages and may_navigate(data):
+            ready = False
         question = read_question(data) if ready else None
         if question is None:
             self._socket = None

@@ -16,6 +16,7 @@ from knocker.core.gate import Verdict
 from knocker.core.paths import asked_path
 from knocker.core.visitor import Peer, Unresolved
 from knocker.listen import answers
+from knocker.listen.denial import is_navigation
 from knocker.listen.house import House
 from knocker.listen.request import (
     FORWARDED_FOR,
@@ -83,12 +84,12 @@ def judge(house: House, peer: Peer, question: Question) -> tuple[int, Address | 
         if verdict.allowed:
             house.tally.verdict(verdict.label)
             return 200, client
-        status = house.manners.deny(question)
+        status = house.manners.deny(question).status
         if isinstance(found, Unresolved):
             _report(house, peer, found)
     except Exception:  # noqa: BLE001 - any mistake of ours must deny
         house.reports.failure("verify_error", "a verdict failed and was answered with a denial", Failure())
-        verdict, status = Verdict.ERROR, house.manners.deny_status
+        verdict, status = Verdict.ERROR, house.manners.denial.status
     house.tally.verdict(verdict.label)
     return status, None
 
@@ -100,7 +101,7 @@ def _report(house: House, peer: Peer, unresolved: Unresolved) -> None:
 
 
 class Verify(Resource):
-    """Answers 200 or the deny status, always with an empty body."""
+    """Answers 200, or the deny status; the body is empty but for a browser that is shown a page."""
 
     isLeaf = True
 
@@ -111,8 +112,13 @@ class Verify(Resource):
     def render(self, request: Request) -> bytes:
         """One verdict."""
         peer = peer_of(request.getClientAddress())
-        status, client = judge(self.house, peer, question_of(request, self.house.gate.policy.believes(peer)))
+        question = question_of(request, self.house.gate.policy.believes(peer))
+        status, client = judge(self.house, peer, question)
         if client is not None:
             # Caddy's copy_headers X-Forwarded-For then leaves the app the right address.
             request.setHeader(b"x-forwarded-for", str(client).encode())
+        if status != 200 and self.house.manners.has_pages and question.believed and is_navigation(request):
+            denial = self.house.manners.deny(question)
+            if denial.has_page:
+                return answers.page(request, status, denial.page(request), denial.policy)
         return answers.empty(request, status)

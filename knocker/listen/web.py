@@ -1,4 +1,4 @@
-"""The Klein app: /knock, /grants, /health, /ready, and a JSON 404 for the rest (contract 3.3 to 3.5)."""
+"""The Klein app: /knock, /grants, /health, /ready, the knock page, and JSON 404s else (contract 3.3 to 3.7)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from knocker.core.refusals import Refusal, Refused
 from knocker.listen import answers, grants
 from knocker.listen.call import Call, answered, forbidden_here
 from knocker.listen.house import House
+from knocker.listen.knockpage import FILES
 from knocker.listen.request import lines
 
 _METHODS = (b"GET", b"POST", b"DELETE", b"OPTIONS")
@@ -93,6 +94,27 @@ class Web:
         request.setHeader(b"access-control-allow-headers", b"X-Api-Key, Content-Type")
         request.setHeader(b"access-control-max-age", b"600")
         return answers.empty(request, 204)
+
+    @app.route("/")
+    def page(self, request: Request) -> bytes:
+        """The knock page."""
+        shown = self.house.manners.knock_page
+        if shown is None:
+            return answers.answer(request, 404, {"error": "Not found."})
+        if request.method not in (b"GET", b"HEAD"):
+            return self._wrong_method(request, (b"GET", b"HEAD"))
+        return answers.page(request, 200, shown.html, shown.policy)
+
+    @app.route("/page/<name>")
+    def page_file(self, request: Request, name: str) -> bytes:
+        """What the knock page loads."""
+        if self.house.manners.knock_page is None or name not in FILES:
+            return answers.answer(request, 404, {"error": "Not found."})
+        if request.method not in (b"GET", b"HEAD"):
+            return self._wrong_method(request, (b"GET", b"HEAD"))
+        content_type, content = FILES[name]
+        answers.harden(request)
+        return answers.sized(request, 200, content, content_type)
 
     @app.route("/health")
     def health(self, request: Request) -> bytes:

@@ -66,10 +66,28 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """The status of the deny answer: for most hosts, and by host."""
+    """How whoever may not enter is told so. A browser sees `html`, or is explained what to do, or gets nothing."""
 
     status: int = 401
-    by_host: dict[str, int] = field(default_factory=dict)
+    explains: bool = False
+    html: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnockPage:
+    """The page to knock on. `url` and `also` are origins, "" is none; `return_to`: names that it may lead back to."""
+
+    enabled: bool = True
+    url: str = ""
+    also: tuple[str, ...] = ()
+    return_to: tuple[str, ...] = ()
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names of `url` and `also`."""
+        return frozenset(
+            origin.removeprefix("https://").partition(":")[0] for origin in (self.url, *self.also) if origin
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +97,7 @@ class Security:
     always_allowed_ips: Networks = Networks()
     exclusions: Exclusions = Exclusions()
     deny: Deny = Deny()
+    deny_by_host: dict[str, Deny] = field(default_factory=dict)
     limit: Limit = field(default_factory=Limit)
 
 
@@ -118,7 +137,7 @@ class Settings:
     server: Server = Server()
     storage: Storage = Storage()
     security: Security = Security()
-    knock_hosts: frozenset[str] = frozenset()
+    knock_page: KnockPage = KnockPage()
     cors_origin: str = "*"
     logging: Logging = Logging()
     udp: Udp = Udp()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import Any
 
 from knocker.core.addresses import Network, Networks
 from knocker.core.keys import LONGEST_KEY, Key
 from knocker.core.limits import Limit
 from knocker.core.paths import Exclusions
-from knocker.settings import endpoint, fields, keys
+from knocker.settings import endpoint, fields, keys, pages
 from knocker.settings.document import MOST_BYTES, Unreadable, read
 from knocker.settings.file import OPEN_TO_OTHERS, contents
-from knocker.settings.model import Deny, Logging, Security, Server, Settings, Storage, Udp
+from knocker.settings.model import Deny, KnockPage, Logging, Security, Server, Settings, Storage, Udp
 from knocker.settings.place import Complaints, Place, Read, section
 
 
@@ -42,14 +41,13 @@ _WHITELIST: dict[str, Read] = {
     "max_entries": fields.integer(1, 10_000_000),
     "ipv6_prefix": fields.integer(48, 128),
 }
-_DENY: dict[str, Read] = {"status": fields.choice(401, 403), "page": fields.not_built("none")}
 _SECURITY: dict[str, Read] = {
     "always_allowed_ips": fields.network_list,
     "excluded_paths": fields.exclusions,
     "excluded_paths_by_host": fields.by_host(fields.exclusions),
     "knock_rate_limit": lambda value, place: section(value, place, _RATE_LIMIT),
-    "deny": lambda value, place: section(value, place, _DENY),
-    "deny_by_host": fields.by_host(lambda value, place: section(value, place, _DENY)),
+    "deny": pages.deny,
+    "deny_by_host": fields.by_host(pages.deny),
     "max_whitelist_entries": fields.integer(1, 10_000_000),
 }
 _RATE_LIMIT: dict[str, Read] = {
@@ -66,18 +64,12 @@ _UDP: dict[str, Read] = {
     "realm": lambda value, place: fields.text(value, place) if value != "" else "",
     "state_path": fields.text,
 }
-_KNOCK_PAGE: dict[str, Read] = {
-    "enabled": fields.not_built(False),
-    "url": lambda value, place: None if value is None else _url_host(value, place),
-    "also": fields.items(lambda value, place: _url_host(value, place)),
-    "return_to": fields.not_built([]),
-}
 _TOP: dict[str, Read] = {
     "server": lambda value, place: section(value, place, _SERVER),
     "whitelist": lambda value, place: section(value, place, _WHITELIST),
     "api_keys": fields.anything,  # read last: its defaults come from the others
     "security": lambda value, place: section(value, place, _SECURITY),
-    "knock_page": lambda value, place: section(value, place, _KNOCK_PAGE),
+    "knock_page": pages.knock_page,
     "cors": lambda value, place: section(value, place, {"allowed_origin": fields.origin}),
     "udp": lambda value, place: section(value, place, _UDP),
     "logging": lambda value, place: section(value, place, _LOGGING),
@@ -103,7 +95,14 @@ def load(path: str) -> Settings:
     except OSError as error:
         raise Faulty([f"{path}: {error.strerror or error}"]) from None
     warnings = (OPEN_TO_OTHERS,) if is_open else ()
-    return parse(data, path, warnings, lambda name, place: _key_file(os.path.dirname(path), name, place))
+    folder = os.path.dirname(path)
+    return parse(
+        data,
+        path,
+        warnings,
+        lambda name, place: _key_file(folder, name, place),
+        lambda name, place: _page_file(os.path.join(folder, name), place),
+    )
 
 
 def parse(
@@ -111,11 +110,12 @@ def parse(
     path: str = "knocker.yaml",
     warnings: tuple[str, ...] = (),
     key_file: keys.KeyFile = lambda _, place: place.fault("no files are read here"),
+    page_file: pages.PageFile = lambda _, place: place.fault("no files are read here"),
 ) -> Settings:
     """Read settings from the bytes of a file called `path`; raises Faulty with every fault."""
     complaints = Complaints(_NAMES)
     try:
-        settings = _settings(read(data, _NAMES), Place("", complaints), key_file)
+        settings = _settings(read(data, _NAMES), Place("", complaints), key_file, page_file)
     except Unreadable as error:
         raise Faulty([f"{path}: {error}"]) from None
     if complaints.faults or settings is None:
@@ -139,7 +139,21 @@ def _key_file(folder: str, name: str, place: Place) -> bytes | None:
     return data
 
 
-def _settings(document: Any, top: Place, key_file: keys.KeyFile) -> dict[str, Any] | None:
+def _page_file(path: str, place: Place) -> bytes | None:
+    """An HTML file of the admin's."""
+    try:
+        data, _ = contents(path, pages.MOST_HTML + 1)
+        data.decode()
+    except OSError as error:
+        place.fault(f"expected none, knock or an HTML file; {path}: {error.strerror or error}")
+    except UnicodeDecodeError:
+        place.fault(f"{path} is not UTF-8")
+    else:
+        return data
+    return None
+
+
+def _settings(document: Any, top: Place, key_file: keys.KeyFile, page_file: pages.PageFile) -> dict[str, Any] | None:
     if not isinstance(document, dict):
         top.fault("the file is empty: at least api_keys is needed") if document is None else top.expected(
             "a mapping of settings", document
@@ -149,7 +163,7 @@ def _settings(document: Any, top: Place, key_file: keys.KeyFile) -> dict[str, An
     server = found.get("server", {})
     whitelist = found.get("whitelist", {})
     security = found.get("security", {})
-    page = found.get("knock_page", {})
+    page = found.get("knock_page", KnockPage())
     all_keys: Any = ()
     if "api_keys" not in document:
         top.at("api_keys").fault("missing: who may knock")
@@ -160,8 +174,8 @@ def _settings(document: Any, top: Place, key_file: keys.KeyFile) -> dict[str, An
         "keys": all_keys,
         "server": _server(server, top.at("server")),
         "storage": _storage(whitelist, security, top),
-        "security": _security(security),
-        "knock_hosts": frozenset(filter(None, (page.get("url"), *page.get("also", ())))),
+        "security": _security(security, *pages.denials(security, page, page_file, top.at("security"))),
+        "knock_page": page,
         "logging": Logging(**found.get("logging", {})),
         "udp": _udp(found.get("udp", {}), all_keys, whitelist, top.at("udp")),
         "cors_origin": found.get("cors", {}).get("allowed_origin", "*"),
@@ -211,13 +225,12 @@ def _storage(whitelist: dict[str, Any], security: dict[str, Any], top: Place) ->
     )
 
 
-def _security(security: dict[str, Any]) -> Security:
-    status = security.get("deny", {}).get("status", 401)
-    by_host = {host: deny.get("status", status) for host, deny in security.get("deny_by_host", {}).items()}
+def _security(security: dict[str, Any], deny: Deny, by_host: dict[str, Deny]) -> Security:
     return Security(
         always_allowed_ips=security.get("always_allowed_ips", Security().always_allowed_ips),
         exclusions=Exclusions(security.get("excluded_paths", ()), security.get("excluded_paths_by_host", {})),
-        deny=Deny(status, by_host),
+        deny=deny,
+        deny_by_host=by_host,
         limit=_limit(security.get("knock_rate_limit", {})),
     )
 
@@ -254,12 +267,3 @@ def _firewalld(value: Any, place: Place) -> None:
         place.warn("Knocker changes no firewall; the section may be removed")
     else:
         place.fault("Knocker changes no firewall: write {enabled: false} or remove the section")
-
-
-def _url_host(value: Any, place: Place) -> str:
-    """The host of an https URL without path."""
-    found = re.fullmatch(r"https://([A-Za-z0-9._-]+)(:[0-9]{1,5})?/?", value) if isinstance(value, str) else None
-    if found is None:
-        place.expected("an address such as https://knock.example.com", value)
-        return ""
-    return fields.host_name(found[1], place)

@@ -225,7 +225,22 @@ def test_loopback_may_be_let_in_only_when_the_setting_says_so(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nope", "//knock", "/%6bnock", "/knock/", "/KNOCK", "/knock/..", "/%ff", "/grants/", "*"]
+    "path",
+    [
+        "/page",
+        "/page/",
+        "/page/nope",
+        "/page/../knock",
+        "/nope",
+        "//knock",
+        "/%6bnock",
+        "/knock/",
+        "/KNOCK",
+        "/knock/..",
+        "/%ff",
+        "/grants/",
+        "*",
+    ],
 )
 def test_an_unknown_path_is_a_json_404(world: World, path: str) -> None:
     got = world.ask(path, CLIENT, key=ADMIN)

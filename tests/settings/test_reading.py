@@ -34,7 +34,7 @@ def test_only_api_keys_is_required_and_the_rest_has_the_promised_defaults() -> N
     assert storage == Storage("whitelist.json", cleanup_interval_seconds=60, max_entries=10000)
     assert security.always_allowed_ips.members == ()
     assert (security.exclusions.everywhere, security.exclusions.by_host) == ((), {})
-    assert (security.deny, settings.cors_origin) == (Deny(401, {}), "*")
+    assert (security.deny, security.deny_by_host, settings.cors_origin) == (Deny(401), {}, "*")
     key = settings.keys[0]
     assert (key.name, key.ttl, key.max_ttl, key.admin, key.hosts, key.ipv6_prefix) == (
         "key-1",
@@ -108,8 +108,9 @@ cors: {{allowed_origin: "https://app.example.com"}}
     assert admin.digest == hashlib.sha256(KEY_2.encode()).digest()
     assert settings.security.exclusions.cover("/health", "app.example.com")
     assert settings.security.exclusions.cover("/metrics/x", None)
-    assert settings.security.deny == Deny(403, {"app.example.com": 401, "other.example.com": 403})
-    assert settings.knock_hosts == {"knock.example.com", "v4.knock.example.com"}
+    assert settings.security.deny == Deny(403)
+    assert settings.security.deny_by_host == {"app.example.com": Deny(401), "other.example.com": Deny(403)}
+    assert settings.knock_page.hosts == {"knock.example.com", "v4.knock.example.com"}
     assert settings.cors_origin == "https://app.example.com"
 
 

@@ -1,0 +1,51 @@
+"""The knock page and what it loads: files beside this module, one place in them filled in (contract 3.7)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Self
+
+_FOLDER = files("knocker.listen") / "page"
+_TYPES = {
+    "page.css": b"text/css; charset=utf-8",
+    "page.js": b"text/javascript; charset=utf-8",
+    "words.js": b"text/javascript; charset=utf-8",
+    "icon.svg": b"image/svg+xml",
+    "icon-192.png": b"image/png",
+    "icon-512.png": b"image/png",
+    "manifest.webmanifest": b"application/manifest+json",
+}
+FILES = {name: (content_type, (_FOLDER / name).read_bytes()) for name, content_type in _TYPES.items()}
+_INDEX = Template((_FOLDER / "index.html").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, slots=True)
+class KnockPage:
+    """The page's HTML and its Content-Security-Policy."""
+
+    html: bytes
+    policy: bytes
+
+    @classmethod
+    def of(cls, origin: str = "", also: Iterable[str] = (), return_to: Iterable[str] = ()) -> Self:
+        """The page for these settings of knock_page: an origin or "", other origins, patterns of names."""
+        told = {"origin": origin, "also": list(also), "return_to": [digest(pattern) for pattern in return_to]}
+        html = _INDEX.substitute(SETTINGS=escape(json.dumps(told)))
+        origins = " ".join(["'self'", *also])
+        policy = (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; manifest-src 'self';"
+            f" connect-src {origins}; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+            " require-trusted-types-for 'script'; trusted-types 'none'"
+        )
+        return cls(html.encode(), policy.encode())
+
+
+def digest(pattern: str) -> str:
+    """How the page is told a name that it may lead back to: whoever opens it should not read the admin's names."""
+    return hashlib.sha256(f"knocker return_to {pattern}".encode()).hexdigest()

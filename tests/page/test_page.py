@@ -1,0 +1,466 @@
+"""The knock page in a real browser, through the real Caddy, as somebody with a phone meets it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.page.conftest import ADMIN, APP, BRIEF, KNOCK, LARGE, OWN_PAGE, PHONE, V4, V6, Stage, Visitor
+from tests.service import eventually
+
+Told = Callable[..., None]
+
+
+@pytest.fixture
+def told(stage: Stage) -> Iterator[Told]:
+    """Changes the settings of a running Knocker, until the test ends."""
+
+    def tell(whole: dict[str, Any]) -> None:
+        before = stage.knocker.log.count("the settings were reloaded")
+        stage.knocker.configure(whole)
+        stage.knocker.hup()
+        eventually(lambda: stage.knocker.log.count("the settings were reloaded") > before, "it reloads")
+
+    yield lambda **sections: tell(
+        {
+            name: {**stage.settings.get(name, {}), **sections.get(name, {})}
+            for name in stage.settings
+            if name != "api_keys"
+        }
+        | {"api_keys": stage.settings["api_keys"]}
+    )
+    stage.knocker.configure(stage.settings)
+    tell(stage.settings)
+
+
+def is_open(page: Page) -> None:
+    expect(page.get_by_role("heading", name="The door is open")).to_be_visible()
+
+
+# The whole way.
+
+
+def test_from_a_refused_page_to_the_key_and_back_and_out_again(stage: Stage, visitor: Visitor) -> None:
+    page = visitor.page
+    refused = page.goto(stage.url(APP, "/some/path?q=1"))
+    assert refused is not None
+    assert (refused.status, refused.headers["content-type"]) == (401, "text/html; charset=utf-8")
+    page.get_by_role("link", name="To the knock page").click()
+    page.wait_for_url(stage.url(KNOCK) + "#back=*")
+    visitor.knock(PHONE)
+    is_open(page)
+    expect(page.locator("#entries .entry")).to_have_text("127.0.0.1")
+    expect(page.get_by_role("timer")).to_have_text(re.compile(r"^59:5\d left$"))
+    page.get_by_role("link", name=f"Back to {APP}").click()
+    expect(page).to_have_title("app")
+    assert page.url == stage.url(APP, "/some/path?q=1")
+
+    page.goto(stage.url(KNOCK))
+    is_open(page)
+    page.get_by_role("button", name="Close the door", exact=True).click()
+    expect(page.locator("#said")).to_have_text("The door is closed.")
+    assert stage.entries() == []
+    again = page.goto(stage.url(APP, "/some/path?q=1"))
+    assert again is not None
+    assert again.status == 401
+
+
+def test_the_time_runs_down_and_the_door_closes(stage: Stage, visitor: Visitor) -> None:
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    visitor.knock(BRIEF)
+    is_open(page)
+    bar = page.get_by_role("progressbar")
+    assert (bar.get_attribute("max"), bar.get_attribute("aria-label")) == ("2", "Time left: 127.0.0.1")
+    expect(page.locator("#said")).to_have_text("The time is over: the door is closed.")
+    expect(page.get_by_role("button", name="Knock")).to_be_visible()
+    refused = page.goto(stage.url(APP))
+    assert refused is not None
+    assert refused.status == 401
+
+
+def test_a_renewal_begins_the_time_anew(stage: Stage, visitor: Visitor) -> None:
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    visitor.knock(PHONE)
+    is_open(page)
+    page.evaluate(
+        "sessionStorage.opened = JSON.stringify([{entry: '127.0.0.1', seconds: 3600, until: Date.now() + 9000}])"
+    )
+    page.reload()
+    expect(page.get_by_role("timer")).to_have_text(re.compile(r"^0:0\d left$"))
+    page.get_by_role("button", name="Renew").click()
+    expect(page.get_by_role("timer")).to_have_text(re.compile(r"^59:5\d left$"))
+
+
+def test_it_is_used_with_the_keyboard_alone(stage: Stage, visitor: Visitor) -> None:
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    page.keyboard.press("Tab")
+    page.keyboard.type(PHONE)
+    page.keyboard.press("Enter")
+    is_open(page)
+    assert page.evaluate("document.activeElement.id") == "open-title", "a screen reader reads on from there"
+    names = []
+    for _ in range(3):
+        page.keyboard.press("Tab")
+        names.append(page.evaluate("document.activeElement.textContent"))
+    assert names == ["Renew", "Close the door", "Forget the key"]
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#said")).to_have_text("The door is closed.")
+
+
+# The key.
+
+
+def test_the_key_stays_in_its_tab_unless_it_shall_be_remembered(stage: Stage, visitor: Visitor) -> None:
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    visitor.knock(PHONE)
+    is_open(page)
+    page.reload()
+    is_open(page)
+    assert page.evaluate("localStorage.length") == 0
+    other = visitor.context.new_page()
+    other.goto(stage.url(KNOCK))
+    expect(other.get_by_label("Key", exact=True)).to_have_value("")
+    expect(other.get_by_role("button", name="Forget the key")).to_be_hidden()
+
+
+def test_a_remembered_key_is_there_until_it_is_forgotten(stage: Stage, visitor: Visitor) -> None:
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    visitor.knock(PHONE, remember=True)
+    is_open(page)
+    other = visitor.context.new_page()
+    other.goto(stage.url(KNOCK))
+    expect(other.get_by_label("Key", exact=True)).to_have_value(PHONE)
+    other.get_by_role("button", name="Forget the key").click()
+    expect(other.locator("#said")).to_have_text("The key is forgotten.")
+    expect(other.get_by_label("Key", exact=True)).to_have_value("")
+    assert other.evaluate("localStorage.length + sessionStorage.length") == 0
+    other.reload()
+    expect(other.get_by_label("Key", exact=True)).to_have_value("")
+    expect(other.get_by_label("Remember")).not_to_be_checked()
+
+
+def test_an_icon_on_the_home_screen_knocks_at_once_when_the_key_is_remembered(stage: Stage, visitor: Visitor) -> None:
+    page = visitor.page
+    page.goto(stage.url(KNOCK, "/#knock"))
+    expect(page.get_by_role("button", name="Knock")).to_be_visible()
+    assert stage.entries() == []
+    visitor.knock(PHONE, remember=True)
+    is_open(page)
+    stage.close_all()
+    tapped = visitor.context.new_page()
+    tapped.goto(stage.url(KNOCK, "/#knock"))
+    is_open(tapped)
+    assert stage.entries() == ["127.0.0.1"]
+    stage.close_all()
+    opened = visitor.context.new_page()
+    opened.goto(stage.url(KNOCK))
+    expect(opened.get_by_text("None.")).to_be_visible()
+    assert stage.entries() == [], "only #knock does it"
+
+
+def test_it_can_be_installed(stage: Stage, visitor: Visitor) -> None:
+    visitor.page.goto(stage.url(KNOCK))
+    session = visitor.context.new_cdp_session(visitor.page)
+    manifest = session.send("Page.getAppManifest")
+    assert (manifest["errors"], manifest["url"]) == ([], stage.url(KNOCK, "/page/manifest.webmanifest"))
+    told = session.send("Page.getInstallabilityErrors")["installabilityErrors"]
+    # A test's window is one that keeps nothing, and its certificate nobody's.
+    assert {error["errorId"] for error in told} <= {"in-incognito", "not-from-secure-origin"}
+
+
+# The way back.
+
+
+@pytest.mark.parametrize(
+    ("back", "offered"),
+    [
+        ("https://app.example.com/x?y=%41#z", "app.example.com"),
+        ("https://tv.home.example.com:8443/", "tv.home.example.com:8443"),
+        ("https://a.b.home.example.com/", "a.b.home.example.com"),
+        ("https://APP.example.com/", "app.example.com"),
+        ("http://app.example.com/", None),
+        ("https://home.example.com/", None),
+        ("https://strange.example.com/", None),
+        ("https://app.example.com.evil.example/", None),
+        ("https://evil.example/?app.example.com", None),
+        ("https://app.example.com@evil.example/", None),
+        ("https://user@app.example.com/", None),
+        ("javascript:alert(1)//app.example.com", None),
+        ("//app.example.com/", None),
+        ("app.example.com", None),
+        ("%", None),
+    ],
+)
+def test_the_way_back_is_offered_to_names_of_the_admins_choice(
+    stage: Stage, visitor: Visitor, back: str, offered: str | None
+) -> None:
+    page = visitor.page
+    encoded = back if back == "%" else page.evaluate("encodeURIComponent", back)
+    page.goto(stage.url(KNOCK, f"/#back={encoded}"))
+    visitor.knock(PHONE)
+    is_open(page)
+    expect(page.get_by_role("heading", name="Open doors")).to_be_visible()  # by then all is done
+    links = page.get_by_role("link")
+    if offered is None:
+        expect(links).to_have_count(0)
+    else:
+        expect(links).to_have_text([f"Back to {offered}"])
+        assert page.url.startswith(stage.url(KNOCK)), "it never goes there by itself"
+
+
+def test_the_admins_names_cannot_be_read_off_the_page(stage: Stage, visitor: Visitor) -> None:
+    visitor.page.goto(stage.url(KNOCK))
+    assert APP not in visitor.page.content()
+    assert "home.example" not in visitor.page.content()
+
+
+# In words.
+
+
+def test_a_wrong_key_is_said_in_words(stage: Stage, visitor: Visitor) -> None:
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    visitor.knock("wrong-key-0123456789-abc")
+    expect(page.locator("#said")).to_have_text("This key is wrong, or it has expired.")
+    visitor.knock("schlüssel-0123456789")
+    expect(page.locator("#said")).to_have_text("This key is wrong, or it has expired.")
+    visitor.knock("ключ-0123456789-abc")
+    expect(page.locator("#said")).to_have_text("A key has only letters, digits and signs of the keyboard.")
+
+
+def test_too_many_tries_have_to_wait(stage: Stage, visitor: Visitor, told: Told) -> None:
+    limit = {"window_seconds": 3, "successful_requests": 0, "failed_requests": 1}
+    told(security={"knock_rate_limit": limit})
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    visitor.knock("wrong-key-0123456789-abc")
+    expect(page.locator("#said")).to_have_text("This key is wrong, or it has expired.")
+    visitor.knock(PHONE)
+    expect(page.locator("#said")).to_have_text(re.compile(r"^Too many tries: wait [123] s\.$"))
+    expect(page.get_by_role("button", name="Knock")).to_be_disabled()
+    expect(page.locator("#said")).to_have_text("You may try again.")
+    page.get_by_role("button", name="Knock").click()
+    is_open(page)
+
+
+def test_a_proxy_that_is_not_set_up_is_said_in_words(stage: Stage, visitor: Visitor, told: Told) -> None:
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    told(server={"trusted_proxies": ["192.0.2.1"]})
+    visitor.knock(PHONE)
+    expect(page.locator("#said")).to_have_text("The proxy is not set up: the admin's log says how to mend it.")
+
+
+def test_no_connection_is_said_in_words(stage: Stage, visitor: Visitor) -> None:
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    visitor.context.set_offline(True)
+    visitor.knock(PHONE)
+    expect(page.locator("#said")).to_have_text("No answer from the server. Is there a connection?")
+    visitor.context.set_offline(False)
+    page.get_by_role("button", name="Knock").click()
+    is_open(page)
+
+
+def test_a_knocker_that_is_down_is_said_in_words(stage: Stage, visitor: Visitor) -> None:
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    stage.knocker.terminate()
+    try:
+        visitor.knock(PHONE)
+        expect(page.locator("#said")).to_have_text("The server answered 502. The admin's log may say why.")
+    finally:
+        stage.knocker.start()
+    page.get_by_role("button", name="Knock").click()
+    is_open(page)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "words"),
+    [
+        (503, "The whitelist could not be stored.", "Nothing was opened, because it could not be stored."),
+        (503, "The whitelist is full.", "The list of open doors is full."),
+        (400, "Could not determine client IP.", "The proxy is not set up"),
+        (500, "Internal error.", "The server answered 500."),
+    ],
+)
+def test_what_is_rare_is_said_in_words_too(stage: Stage, visitor: Visitor, status: int, error: str, words: str) -> None:
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    page.route("**/knock", lambda route: route.fulfill(status=status, json={"error": error}))
+    visitor.knock(PHONE)
+    expect(page.locator("#said")).to_contain_text(words)
+
+
+def test_it_speaks_german_to_who_reads_german(stage: Stage, chromium: Browser) -> None:
+    with chromium.new_context(ignore_https_errors=True, viewport=LARGE, locale="de-AT") as context:
+        visitor = Visitor(context)
+        refused = visitor.page.goto(stage.url(APP))
+        assert refused is not None
+        expect(visitor.page.get_by_role("heading")).to_have_text("Diese Tür ist zu")
+        visitor.page.get_by_role("link", name="Zum Anklopfen").click()
+        expect(visitor.page.locator("html")).to_have_attribute("lang", "de")
+        visitor.page.get_by_label("Schlüssel", exact=True).fill("wrong-key-0123456789-abc")
+        visitor.page.get_by_role("button", name="Anklopfen").click()
+        expect(visitor.page.locator("#said")).to_have_text("Dieser Schlüssel ist falsch oder abgelaufen.")
+        visitor.check(stage)
+
+
+# An admin.
+
+
+def test_an_admin_sees_all_that_is_open_and_closes_it(stage: Stage, visitor: Visitor) -> None:
+    page = visitor.page
+    for host in range(1, 4):
+        body = f'{{"ip_address": "198.51.100.{host}"}}'.encode()
+        assert stage.ask("/knock", method="POST", body=body).status == 200
+    page.goto(stage.url(KNOCK))
+    visitor.knock(ADMIN)
+    is_open(page)
+    rows = page.locator("#list li")
+    expect(rows).to_have_count(4)
+    page.get_by_label("Search").fill("100.2")
+    expect(rows).to_have_count(1)
+    expect(page.locator("#counted")).to_have_text("1 of 4")
+    page.get_by_role("button", name="Close the door of 198.51.100.2").click()
+    expect(page.locator("#said")).to_have_text("The door of 198.51.100.2 is closed.")
+    expect(page.locator("#counted")).to_have_text("None.")
+    page.get_by_label("Search").fill("")
+    expect(rows).to_have_count(3)
+    page.get_by_role("button", name="Close the door of 127.0.0.1").click()
+    expect(page.get_by_role("button", name="Knock")).to_be_visible()
+    assert sorted(stage.entries()) == ["198.51.100.1", "198.51.100.3"]
+
+
+def test_an_admin_opens_another_address_for_a_time(stage: Stage, visitor: Visitor) -> None:
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    visitor.knock(ADMIN)
+    page.get_by_label("Address or network").fill(" 203.0.113.9/24 ")
+    page.get_by_label("Minutes").fill("20160")
+    page.get_by_role("button", name="Open", exact=True).click()
+    expect(page.locator("#said")).to_have_text("Open for 203.0.113.0/24.")
+    grants = stage.ask("/grants").json()["grants"]
+    (grant,) = [grant for grant in grants if grant["entry"] == "203.0.113.0/24"]
+    assert grant["expires_in_seconds"] > 20160 * 60 - 60
+    expect(page.locator("#list")).to_contain_text("203.0.113.0/24")
+    for wrong, words in (("nonsense", "This is no address or network"), ("10.0.0.0/8", "This network is too large.")):
+        page.get_by_label("Address or network").fill(wrong)
+        page.get_by_role("button", name="Open", exact=True).click()
+        expect(page.locator("#said")).to_contain_text(words)
+
+
+def test_others_see_their_own_grants_and_no_more(stage: Stage, visitor: Visitor) -> None:
+    assert stage.ask("/knock", method="POST", body=b'{"ip_address": "198.51.100.1"}').status == 200
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    visitor.knock(PHONE)
+    expect(page.locator("#list li")).to_have_count(1)
+    expect(page.get_by_label("Address or network")).to_be_hidden()
+    expect(page.get_by_label("Search")).to_be_hidden()
+    assert "198.51.100.1" not in page.content()
+
+
+# Two names, two address families.
+
+
+def test_one_press_knocks_over_both_address_families(stage: Stage, visitor: Visitor, told: Told) -> None:
+    told(knock_page={"also": [stage.url(V4, ""), stage.url(V6, "")]})
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    visitor.knock(PHONE)
+    expect(page.locator("#entries .entry")).to_have_text(["127.0.0.1", "::1"])
+    expect(page.locator("#said")).to_be_empty()
+    assert sorted(stage.entries()) == ["127.0.0.1", "::1"]
+    page.get_by_role("button", name="Close the door", exact=True).click()
+    expect(page.locator("#said")).to_have_text("The door is closed.")
+    assert stage.entries() == []
+
+
+def test_a_name_that_does_not_answer_is_no_error(stage: Stage, visitor: Visitor, told: Told) -> None:
+    told(knock_page={"also": [stage.url(V4, ""), "https://v6.nowhere.example:9"]})
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    visitor.knock(PHONE)
+    is_open(page)
+    expect(page.locator("#said")).to_have_text(re.compile("^v6.nowhere.example:9 did not open"))
+    expect(page.locator("#said")).not_to_have_class("bad")
+    assert stage.entries() == ["127.0.0.1"]
+    visitor.elsewhere = {"https://v6.nowhere.example:9"}
+
+
+# What others are shown.
+
+
+def test_a_host_may_have_a_page_of_the_admins_own(stage: Stage, visitor: Visitor) -> None:
+    refused = visitor.page.goto(stage.url(OWN_PAGE))
+    assert refused is not None
+    assert (refused.status, refused.text()) == (403, "<!doctype html><title>own</title>Ask Jo for a key.")
+
+
+def test_only_who_navigates_is_shown_a_page(stage: Stage, visitor: Visitor) -> None:
+    page = visitor.page
+    page.goto(stage.url(KNOCK))
+    visitor.knock(PHONE)
+    is_open(page)
+    page.goto(stage.url(APP))
+    stage.close_all()
+    fetch = """async (accept) => {
+      const got = await fetch("/", {headers: {Accept: accept}});
+      return [got.status, await got.text()];
+    }"""
+    for accept in ("application/json", "text/html", "*/*"):
+        assert page.evaluate(fetch, accept) == [401, ""]
+
+
+# The policy.
+
+
+def test_the_page_is_protected_by_its_headers(stage: Stage, visitor: Visitor) -> None:
+    answer = visitor.page.goto(stage.url(KNOCK))
+    assert answer is not None
+    headers = answer.headers
+    assert "unsafe" not in headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("host", [KNOCK, APP])
+def test_the_policy_blocks_what_is_injected(stage: Stage, visitor: Visitor, host: str) -> None:
+    page = visitor.page
+    page.goto(stage.url(host))
+    page.evaluate("addEventListener('securitypolicyviolation', () => { window.blocked = (window.blocked ?? 0) + 1; })")
+    inline = """() => {
+      const script = document.createElement("script");
+      try { script.textContent = "window.injected = 1"; } catch { return "refused"; }
+      document.body.append(script);
+    }"""
+    foreign = """() => {
+      const script = document.createElement("script");
+      try { script.src = "https://evil.example/x.js"; } catch { return "refused"; }
+      document.body.append(script);
+    }"""
+    handler = """() => {
+      try { document.body.innerHTML += "<img src=x onerror='window.injected = 1'>"; } catch { return "refused"; }
+    }"""
+    for attack in (inline, foreign, handler):
+        page.evaluate(attack)
+    if host == KNOCK:
+        assert page.evaluate("fetch('https://evil.example/').catch(error => error.name)") == "TypeError"
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.injected") is None
+    assert page.evaluate("window.blocked") >= 3
+    visitor.complaints.clear()  # which are the policy's, and wanted
+    visitor.elsewhere = {"https://evil.example"}  # what it blocks is told as asked for
