@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # A process that dies fails its test and ends the run; with a new one in its place the run would wait for ever.
 PYTEST ?= -q -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
-.PHONY: run test test-long bench lint format clean
+.PHONY: run test test-long bench pictures lint format clean
 
 run: $(VENV)/.demo-ready
 	@$(BIN)/python demo/run.py
@@ -24,6 +24,10 @@ bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/datagrams.py
 	$(BIN)/python benchmarks/verify.py
 	$(BIN)/python benchmarks/store.py
+
+# The pictures of docs/images, as the page looks now.
+pictures: $(VENV)/.test-ready
+	KNOCKER_PICTURES=1 $(BIN)/python -m pytest -q tests/page/test_looks.py -k pictures
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check -q

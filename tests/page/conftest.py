@@ -87,7 +87,7 @@ def caddyfile(port: int, knocker: int, app: int) -> str:
                 "app:80": f"127.0.0.1:{app}",
             },
         )
-        + f'\nhttp://127.0.0.1:{app} {{\nheader Content-Type text/html\nrespond "{APP_PAGE}"\n}}\n'
+        + f'\nhttp://:{app} {{\nbind 127.0.0.1\nheader Content-Type text/html\nrespond "{APP_PAGE}"\n}}\n'
     )
 
 

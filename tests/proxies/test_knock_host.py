@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from knocker.listen.knockpage import FILES
 from tests.net import HOME, Bench, NoAnswer
 from tests.proxies.conftest import HERE, KEYS, Builder, Client, Gateway, reached
 from tests.proxies.recipes import all_but
@@ -17,7 +18,11 @@ Fresh = Callable[[], str]
 GATEWAYS = [name for name in all_but("caddy-ours", "envoy") if name != "caddy-first"]
 
 HIDDEN = [
-    "/",
+    "/page",
+    "/page/",
+    "/page/../verify",
+    "/page/..%2fverify",
+    "/page/nope",
     "/verify",
     "/verify/",
     "/verify/metrics",
@@ -51,6 +56,15 @@ def test_no_more_is_published_than_clients_need(gateway: Gateway, nobodies: list
                 continue
             if site == gateway.recipe.knock_host:
                 assert answer.status in (400, 404), answer
+
+
+def test_people_find_the_knock_page_and_all_that_it_loads(gateway: Gateway, nobodies: list[str]) -> None:
+    page = gateway.ask_knocker("/", nobodies[1])
+    assert (page.status, page.lines("Content-Type")) == (200, ["text/html; charset=utf-8"])
+    assert "frame-ancestors 'none'" in page.lines("Content-Security-Policy")[0]
+    for name, (content_type, content) in FILES.items():
+        file = gateway.ask_knocker(f"/page/{name}", nobodies[1])
+        assert (file.status, file.lines("Content-Type"), file.body) == (200, [content_type.decode()], content)
 
 
 def test_a_client_sees_and_closes_its_own_grants(gateway: Gateway, bench: Bench) -> None:

@@ -269,7 +269,8 @@ async function list() {
 function showGrants() {
   const wanted = at("search").value.trim().toLowerCase();
   const all = grants.filter((grant) => described(grant).toLowerCase().includes(wanted));
-  at("counted").textContent = all.length ? word("counted", Math.min(all.length, MOST_SHOWN), grants.length) : word("none");
+  const counted = at("search").hidden ? "" : word("counted", Math.min(all.length, MOST_SHOWN), grants.length);
+  at("counted").textContent = all.length ? counted : word("none");
   at("list").replaceChildren(...all.slice(0, MOST_SHOWN).map(shownGrant));
 }
 
