@@ -28,11 +28,13 @@ from knocker.core.tally import Tally
 from knocker.core.turns import Turns
 from knocker.core.whitelist import Whitelist
 from knocker.descriptors import room_for
+from knocker.lag import Lag
 from knocker.listen import port
 from knocker.listen.channel import GateChannel
 from knocker.listen.door import Door
 from knocker.listen.house import House
 from knocker.listen.lane import LaneChannel
+from knocker.listen.metrics import Metrics as MetricsDoor
 from knocker.listen.reports import Reports
 from knocker.listen.site import GateSite
 from knocker.listen.udp import SilentDoor
@@ -41,11 +43,13 @@ from knocker.listen.verify import Verify
 from knocker.listen.web import Web
 from knocker.reaper import Reaper
 from knocker.settings import Faulty, Server, Settings, Udp, load
+from knocker.settings.model import Metrics
 from knocker.store.jsonfile import JsonFile
 from knocker.store.lock import Lock, Unusable
 from knocker.store.seenfile import SeenFile
 from knocker.surroundings import Surroundings, read_surroundings
 
+MOST_SCRAPERS = 32  # connections of the metrics port
 GRACE = 5.0  # seconds that requests in flight get at the end (contract 1)
 
 log = Logger()
@@ -90,7 +94,7 @@ class Knocker(Service):
         self.pool = ThreadPool(1, 1, "whitelist writer")
         keyring = Keyring(settings.keys)
         self.whitelist = Whitelist(keyring, settings.storage.max_entries, _new_id)
-        turns = Turns(reactor.callLater, reactor.seconds)
+        turns, tally = Turns(reactor.callLater, reactor.seconds), Tally()
         self.store = JsonFile(
             settings.storage.storage_path,
             self.whitelist,
@@ -99,24 +103,27 @@ class Knocker(Service):
             self._in_thread,
             reactor.callLater,
             turns,
+            tally,
         )
         self.whitelist.followers.append(audit.tell)
         self.reaper = Reaper(self.whitelist, clock.now, reactor, self._refresh)
-        self.house = self._house(keyring, turns)
+        self.house = self._house(keyring, turns, tally)
+        self.lag = Lag(reactor)
         self.seen = SeenFile(settings.udp.state_path, self._in_thread) if settings.udp.enabled else None
         self.silent_door = self._silent_door(self.seen) if self.seen is not None else None
         self.web = Web(self.house)
         door = Door(self.house, Verify(self.house), self.web.app.resource())
         channel = LaneChannel if settings.server.fast_lane else GateChannel
         self.site = GateSite(door, self.house, settings.server.max_connections, reactor, channel)
+        self.sites = [self.site]
         self.ports: list[IListeningPort] = []
         self._reloading = DeferredLock()
 
-    def _house(self, keyring: Keyring, turns: Turns) -> House:
+    def _house(self, keyring: Keyring, turns: Turns, tally: Tally) -> House:
         return House(
             gate=Gate(terms.policy(self.settings, keyring), self.whitelist),
             store=self.store,
-            tally=Tally(),
+            tally=tally,
             now=clock.now,
             surroundings=Surroundings(_boot_seconds, read_surroundings),
             reports=Reports(_boot_seconds),
@@ -141,6 +148,7 @@ class Knocker(Service):
             self._heed_signals()
             self._open_silent_door(self.settings.udp)
             self.ports.append(self._listen(self.settings.server))
+            self._open_metrics(self.settings.metrics)
         except Unusable as unusable:
             self.lock.release()
             _give_up([str(unusable)])
@@ -168,6 +176,18 @@ class Knocker(Service):
         except port.CannotListen as error:
             raise Unusable(f"cannot listen on {udp.where}: {error}; see udp.host and udp.port") from None
         log.info("listening on {where}", where=udp.where)
+
+    def _open_metrics(self, told: Metrics) -> None:
+        if not told.enabled:
+            return
+        site = GateSite(MetricsDoor(self.house, self.lag.worst), self.house, MOST_SCRAPERS, self.reactor)
+        try:
+            self.ports.append(port.on_address(self.reactor, told.host, told.port, site))
+        except port.CannotListen as error:
+            raise Unusable(f"cannot listen on {told.where}: {error}; see metrics.host and metrics.port") from None
+        self.sites.append(site)
+        self.lag.start()
+        log.info("listening on {where}", where=told.where)
 
     def _refresh(self) -> None:
         self.store.refresh()
@@ -207,12 +227,15 @@ class Knocker(Service):
     async def _stop(self) -> None:
         for opened in self.ports:
             await Deferred.fromCoroutine(port.close(opened))
-        finished = [self.site.leave()] + ([self.silent_door.finished()] if self.silent_door is not None else [])
+        finished = [site.leave() for site in self.sites] + (
+            [self.silent_door.finished()] if self.silent_door is not None else []
+        )
         try:
             await gatherResults(finished).addTimeout(GRACE, self.reactor)
         except Exception:  # noqa: BLE001 - who is not gone by now is cut off
-            for channel in tuple(self.site.channels):
+            for channel in [channel for site in self.sites for channel in site.channels]:
                 channel.transport.abortConnection()
+        self.lag.stop()
         self.reaper.stop()
         if len(self.whitelist):
             self.store.flush()

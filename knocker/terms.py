@@ -69,6 +69,7 @@ def fixed_changes(old: Settings, new: Settings) -> list[str]:
         "udp.host": lambda settings: settings.udp.host,
         "udp.port": lambda settings: settings.udp.port,
         "udp.state_path": lambda settings: settings.udp.state_path,
+        "metrics": lambda settings: settings.metrics,
         "whitelist.storage_path": lambda settings: settings.storage.storage_path,
         "whitelist.cleanup_interval_seconds": lambda settings: settings.storage.cleanup_interval_seconds,
     }

@@ -53,6 +53,7 @@ ROOMS: dict[str, set[str]] = {
     "knocker.core": {"knocker.core"},
     "knocker.core.packets": {"knocker.core", "cryptography"},
     "knocker.listen": {"knocker.core", "knocker.listen", "twisted", "zope.interface"},
+    "knocker.listen.metrics": {"knocker.core", "knocker.listen", "twisted", "prometheus_client"},
     "knocker.listen.web": {"knocker.core", "knocker.listen", "twisted", "zope.interface", "klein", "werkzeug"},
     "knocker.store": {"knocker.core", "knocker.store", "twisted"},
     "knocker.settings": {"knocker.core", "knocker.settings", "yaml"},
@@ -80,6 +81,7 @@ ROOMS: dict[str, set[str]] = {
     "knocker.logs": {"knocker.core", "twisted", "zope.interface"},
     "knocker.audit": {"knocker.core", "twisted"},
     "knocker.reaper": {"knocker.core", "twisted"},
+    "knocker.lag": {"twisted"},
 }
 # Where an import inside a function is not an import at the door.
 _LAZY = {"knocker.cli"}

@@ -93,6 +93,7 @@ class World:
         self.new_id: Callable[[], str] = lambda: f"grant-{next(counter):014d}"
         self.whitelist = Whitelist(keyring, settings.storage.max_entries, self.new_id)
         turns = Turns(self.clock.callLater, lambda: self.clock.seconds() + self.worked)
+        tally = Tally()
         self.store = JsonFile(
             str(self.folder / "whitelist.json"),
             self.whitelist,
@@ -101,6 +102,7 @@ class World:
             lambda function: self.in_thread(function),
             self.clock.callLater,
             turns,
+            tally,
         )
         server, security = settings.server, settings.security
         policy = Policy(
@@ -115,7 +117,7 @@ class World:
         self.house = House(
             gate=Gate(policy, self.whitelist),
             store=self.store,
-            tally=Tally(),
+            tally=tally,
             now=self.now,
             surroundings=self.surroundings,
             reports=Reports(lambda: self.boot),

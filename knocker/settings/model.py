@@ -130,6 +130,20 @@ class Udp:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where metrics can be read, on a port of their own."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: int = 9090
+
+    @property
+    def where(self) -> str:
+        """Where it listens, in words."""
+        return f"{self.host} port {self.port} for metrics"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that knocker.yaml says. `warnings` are for the admin, at every start."""
 
@@ -141,4 +155,5 @@ class Settings:
     cors_origin: str = "*"
     logging: Logging = Logging()
     udp: Udp = Udp()
+    metrics: Metrics = Metrics()
     warnings: tuple[str, ...] = ()

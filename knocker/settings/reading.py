@@ -12,7 +12,7 @@ from knocker.core.paths import Exclusions
 from knocker.settings import endpoint, fields, keys, pages
 from knocker.settings.document import MOST_BYTES, Unreadable, read
 from knocker.settings.file import OPEN_TO_OTHERS, contents
-from knocker.settings.model import Deny, KnockPage, Logging, Security, Server, Settings, Storage, Udp
+from knocker.settings.model import Deny, KnockPage, Logging, Metrics, Security, Server, Settings, Storage, Udp
 from knocker.settings.place import Complaints, Place, Read, section
 
 
@@ -64,6 +64,7 @@ _UDP: dict[str, Read] = {
     "realm": lambda value, place: fields.text(value, place) if value != "" else "",
     "state_path": fields.text,
 }
+_METRICS: dict[str, Read] = {"enabled": fields.boolean, "host": fields.ip_literal, "port": fields.integer(1, 65535)}
 _TOP: dict[str, Read] = {
     "server": lambda value, place: section(value, place, _SERVER),
     "whitelist": lambda value, place: section(value, place, _WHITELIST),
@@ -73,7 +74,7 @@ _TOP: dict[str, Read] = {
     "cors": lambda value, place: section(value, place, {"allowed_origin": fields.origin}),
     "udp": lambda value, place: section(value, place, _UDP),
     "logging": lambda value, place: section(value, place, _LOGGING),
-    "metrics": lambda value, place: _switched_off(value, place, ("host", "port")),
+    "metrics": lambda value, place: Metrics(**section(value, place, _METRICS)),
     "documentation": lambda _, place: place.warn("it has no meaning here and may be removed"),
     "firewalld": lambda value, place: _firewalld(value, place),
 }
@@ -178,6 +179,7 @@ def _settings(document: Any, top: Place, key_file: keys.KeyFile, page_file: page
         "knock_page": page,
         "logging": Logging(**found.get("logging", {})),
         "udp": _udp(found.get("udp", {}), all_keys, whitelist, top.at("udp")),
+        "metrics": found.get("metrics", Metrics()),
         "cors_origin": found.get("cors", {}).get("allowed_origin", "*"),
     }
 
@@ -256,10 +258,6 @@ def _udp(found: dict[str, Any], all_keys: tuple[Key, ...], whitelist: dict[str, 
     if os.path.realpath(udp.state_path) in {storage + end for end in ("", ".lock", ".tmp", ".v0")}:
         place.at("state_path").fault("it is a file of whitelist.storage_path; it needs one of its own")
     return udp
-
-
-def _switched_off(value: Any, place: Place, others: tuple[str, ...]) -> Any:
-    return section(value, place, {"enabled": fields.not_built(False), **dict.fromkeys(others, fields.anything)})
 
 
 def _firewalld(value: Any, place: Place) -> None:

@@ -17,6 +17,7 @@ from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
+from knocker.core.tally import Tally
 from knocker.core.turns import Turns
 from knocker.core.whitelist import Change, Crowded, Event, Plan, Whitelist
 from knocker.store import atomic
@@ -45,6 +46,7 @@ class JsonFile:
         in_thread: InThread,
         call_later: CallLater,
         turns: Turns,
+        tally: Tally,
     ) -> None:
         self.path = path
         self.whitelist = whitelist
@@ -55,6 +57,7 @@ class JsonFile:
         self._in_thread = in_thread
         self._call_later = call_later
         self._turns = turns
+        self._tally = tally
         self._pages = Pages()
         self._opening: list[tuple[Wish, Deferred[Grant]]] = []
         self._closing: list[Deferred[None]] = []
@@ -210,7 +213,9 @@ class JsonFile:
         chunks = document(pages, now, self._boot_id)
         try:
             await self._in_thread(lambda: atomic.replace(self.path, chunks))
+            self._tally.write(self._now().boot - now.boot, stored=True)
         except Exception as error:  # noqa: BLE001 - whatever it was, nothing is known to be stored
+            self._tally.write(self._now().boot - now.boot, stored=False)
             self._dirty = True
             self._fail(error)
             self._answer_failure(planned, closing)

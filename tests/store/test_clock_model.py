@@ -32,6 +32,7 @@ from knocker.core.grant import Grant, Own, Via, Wish
 from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
+from knocker.core.tally import Tally
 from knocker.core.turns import Turns
 from knocker.core.whitelist import Change, Event, Whitelist
 from knocker.reaper import Reaper
@@ -122,7 +123,7 @@ class Life:
         boot_id = f"boot-{self.boots}"
         turns = Turns(self.clock.callLater, self.clock.seconds)
         self.store = JsonFile(
-            str(self.path), self.whitelist, self.now, boot_id, self.in_thread, self.clock.callLater, turns
+            str(self.path), self.whitelist, self.now, boot_id, self.in_thread, self.clock.callLater, turns, Tally()
         )
         self.whitelist.followers.append(self.follow)
         before = self.path.read_bytes() if self.path.exists() else b""
