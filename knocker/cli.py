@@ -51,12 +51,12 @@ def main() -> None:
 
         twistd -n --pidfile= knocker --config knocker.yaml
 
-    Anywhere: knock, leave, grants, revoke, packet. They ask the gate at $KNOCKER_URL with the key in $KNOCKER_KEY,
-    else those in ~/.config/knocker/client.yaml (url, key or key_file, udp).
+    Anywhere: knock, leave, grants, revoke, explain, packet. They ask the gate at $KNOCKER_URL with the key in
+    $KNOCKER_KEY, else those in ~/.config/knocker/client.yaml (url, key or key_file, udp).
     """
 
 
-for _command in (knocking.knock, knocking.leave, knocking.packet, remote.grants, remote.revoke):
+for _command in (knocking.knock, knocking.leave, knocking.packet, remote.grants, remote.revoke, remote.explain):
     main.add_command(_command)
 
 

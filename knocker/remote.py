@@ -126,6 +126,39 @@ def revoke(url: str | None, key_file: str | None, as_json: bool, grant: str) -> 
     click.echo(json.dumps({"closed": grant}) if as_json else "closed")
 
 
+@click.command()
+@reaching
+@click.option("--ip", metavar="ADDRESS", help="Whose request; without it, the one that asks, as the gate sees it.")
+@click.option("--host", metavar="NAME", help="For which host.")
+@click.option("--path", metavar="PATH", help="For which path.")
+def explain(
+    url: str | None, key_file: str | None, as_json: bool, ip: str | None, host: str | None, path: str | None
+) -> None:
+    """Say whether somebody would be let in, and why: each step, with the setting that decides it."""
+    from urllib.parse import urlencode
+
+    caller = known_account(url, key_file)
+    wanted = {name: text for name, text in (("ip", ip), ("host", host), ("path", path)) if text is not None}
+    query = "?" + urlencode(wanted, errors="surrogateescape") if wanted else ""
+    answer = ask(caller, "GET", f"/explain{query}", resolve(caller.where))
+    if answer.status != 200:
+        raise refusal(caller, answer)
+    try:
+        found = strictjson.read(answer.body)
+        text = _explained(found)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise stranger(caller, answer) from None
+    click.echo(json.dumps(found, indent=2) if as_json else text)
+
+
+def _explained(found: dict[str, Any]) -> str:
+    """The steps as lines; raises KeyError or TypeError where that is no explanation."""
+    who, what = found["ip"] or "somebody", (found["host"] or "any host") + (found["path"] or "")
+    outcome = "is let in" if found["allowed"] else f"is refused with {found['status']}"
+    steps = [f"  {step['outcome']:<7}  {step['text']}  [{step['setting']}]" for step in found["steps"]]
+    return "\n".join(printable(line) for line in [f"{who}, asking for {what}, {outcome}: {found['cause']}", *steps])
+
+
 # --- What a gate answers ---------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Protocol
 
 from knocker.core.addresses import Address, Networks
+from knocker.core.explain import Told
 from knocker.core.grant import Via, Wish
 from knocker.core.keys import Key, Keyring
 from knocker.core.knock import Body, Forbidden
@@ -87,24 +88,47 @@ class Gate:
         self.policy = policy
         self.whitelist = whitelist
 
-    def verdict(self, client: Address | None, asked: Asked, now: Moment) -> Verdict:
-        """Whether `client` may have what it asked for (contract 3.2); None is one that is not known for sure."""
+    def verdict(self, client: Address | None, asked: Asked, now: Moment, told: Told | None = None) -> Verdict:
+        """Whether `client` may have what it asked for (contract 3.2); None is one that is not known for sure.
+
+        `told` is told each step, for whoever wants to know why.
+        """
         policy = self.policy
         if client is None:
             denial = Verdict.NO_CLIENT
+            if told is not None:
+                told.no_client()
         elif policy.always_allowed.members and client in policy.always_allowed:
+            if told is not None:
+                told.always(client, policy.always_allowed, allowed=True)
             return Verdict.ALWAYS_ALLOWED
         else:
             denial = _NO_GRANT
+            if told is not None:
+                told.always(client, policy.always_allowed, allowed=False)
             for grant in self.whitelist.live(client, now):
-                if grant.hosts is None or asked.host in grant.hosts:
+                opens = grant.hosts is None or asked.host in grant.hosts
+                if told is not None:
+                    told.grant(grant, asked.host, opens, now)
+                if opens:
                     return _GRANT
                 denial = _OUT_OF_SCOPE
-        if policy.exclusions:
-            path = asked.path
-            if path is not None and policy.exclusions.cover(path, asked.host) is not None:
-                return Verdict.EXCLUDED_PATH
-        return denial
+            if told is not None and denial is _NO_GRANT:
+                told.no_grant(client)
+        return self._by_path(asked, told) or denial
+
+    def _by_path(self, asked: Asked, told: Told | None) -> Verdict | None:
+        """Whether the path is open to everybody."""
+        exclusions = self.policy.exclusions
+        if not exclusions:
+            if told is not None:
+                told.no_path()
+            return None
+        path = asked.path
+        entry = exclusions.cover(path, asked.host) if path is not None else None
+        if told is not None:
+            told.path(path, entry)
+        return Verdict.EXCLUDED_PATH if entry is not None else None
 
     def holds_grant(self, client: Address, now: Moment) -> bool:
         """Whether any live grant opens anything to `client`."""

@@ -1,4 +1,4 @@
-"""The Klein app: /knock, /grants, /health, /ready, the knock page, and JSON 404s else (contract 3.3 to 3.7)."""
+"""The Klein app: /knock, /grants, /explain, /health, /ready, the knock page; 404 for the rest (contract 3.3 to 3.7)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from knocker.core.knock import Body
 from knocker.core.refusals import Refusal, Refused
 from knocker.listen import answers, grants
 from knocker.listen.call import Call, answered, forbidden_here
+from knocker.listen.explain import explain
 from knocker.listen.house import House
 from knocker.listen.knockpage import FILES
 from knocker.listen.request import lines
@@ -88,6 +89,13 @@ class Web:
         if request.method != b"DELETE":
             return self._wrong_method(request, (b"DELETE", b"OPTIONS"))
         return await answered(self.house, request, partial(grants.revoke, self.house, grant_id=grant_id))
+
+    @app.route("/explain")
+    async def explain(self, request: Request) -> bytes:
+        """Say what /verify would answer, and why."""
+        if request.method not in (b"GET", b"HEAD"):
+            return self._wrong_method(request, (b"GET", b"HEAD"))
+        return await answered(self.house, request, partial(explain, self.house))
 
     def _preflight(self, request: Request) -> bytes:
         request.setHeader(b"access-control-allow-methods", b"GET, POST, DELETE")

@@ -252,6 +252,23 @@ def test_grants_are_listed_and_revoked(gate: Knocker) -> None:
     assert asks(gate, ADMIN, "grants").stdout == "no grants\n"
 
 
+def test_a_verdict_is_explained(gate: Knocker) -> None:
+    knocks(gate, PHONE)
+    ended = asks(gate, ADMIN, "explain")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    first, *steps = ended.stdout.splitlines()
+    assert first == "127.0.0.1, asking for any host, is let in: grant"
+    assert steps[-1].startswith("  allows   the grant for 127.0.0.1 of the key phone has 3")
+    assert steps[-1].endswith("s left and opens every host  [api_keys[].ttl]")
+    other = asks(gate, ADMIN, "explain", "--ip", "198.51.100.9", "--host", "app.example.com", "--path", "/x?y=1")
+    assert other.stdout.startswith("198.51.100.9, asking for app.example.com/x, is refused with 401: no_grant\n")
+    told = json.loads(asks(gate, ADMIN, "explain", "--ip", "198.51.100.9", "--json").stdout)
+    assert (told["allowed"], told["cause"], told["steps"][0]["step"]) == (False, "no_grant", "list")
+    refused = asks(gate, PHONE, "explain")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "lacks remote whitelist permission" in refused.stderr
+
+
 def test_grants_of_one_host(start: Start) -> None:
     keys = (phone(hosts=["a.example.com"]), laptop(hosts=["b.example.com"]))
     admin = {"name": "admin", "key": ADMIN, "ttl": 600, "allow_remote_whitelist": True}
