@@ -197,6 +197,10 @@ class Whitelist:
         self._trim((grant.key, grant.bits), now)
         return grant
 
+    def intends(self, plan: Plan) -> bool:
+        """Whether a planned grant is still to count: it was neither closed nor planned anew."""
+        return self._planned.get(_owner(plan.grant)) is plan
+
     def abandon(self, plan: Plan) -> None:
         """Forget a planned grant that could not be stored."""
         owner = _owner(plan.grant)

@@ -29,6 +29,7 @@ READ_WITHIN = 10.0  # seconds for the client to take what fills the connection's
 IDLE = 130  # seconds between requests; Caddy keeps a connection for 120
 TURN, STRANGERS_TURN = 8, 2  # requests of one connection that are answered before others have their turn
 LINGER = 2.0  # seconds for the client to read a refusal before the connection is cut
+_LONGEST_METHOD = 40  # bytes of a request in which its path has begun, beyond /verify
 _LONGEST_LENGTH = 18  # digits of a Content-Length that are still read as a number
 
 
@@ -99,8 +100,8 @@ class GateChannel(HTTPChannel):
 
     @property
     def is_answering(self) -> bool:
-        """Whether a whole request is being answered."""
-        return bool(self._handlingRequest)
+        """Whether a request is being answered, or waits for its turn."""
+        return bool(self._handlingRequest) or self._waits
 
     def connectionMade(self) -> None:
         """A connection that says nothing at all may not stay."""
@@ -121,11 +122,19 @@ class GateChannel(HTTPChannel):
         """Parse, then see to it that an unfinished request has a deadline."""
         if self._refused:
             return
-        if not (self._handlingRequest or self.paused or self.site.house.turns.has_room()):
+        if not (self._handlingRequest or self.paused or self.site.house.turns.has_room() or self._is_question(data)):
             self.paused = True  # it is kept unread
             self.transport.pauseProducing()
             self._go_on_later()
         self._read(data)
+
+    def _is_question(self, data: bytes) -> bool:
+        """Whether this is a proxy's question, whole or a part of it, which never waits."""
+        if self.requests:
+            begun = bytes(getattr(self, "_path", b"")).partition(b"?")[0]
+        else:
+            begun = data[:_LONGEST_METHOD].partition(b" ")[2].partition(b" ")[0].partition(b"?")[0]
+        return is_verify(begun) and self.site.is_proxy(self.getPeer())
 
     def _read(self, data: bytes) -> None:
         if not self._busyReceiving:
@@ -197,6 +206,7 @@ class GateChannel(HTTPChannel):
         self._end_unread()
         super().resumeProducing()
         if self.paused:
+            self.transport.pauseProducing()
             self._go_on_later()
 
     def _go_on_later(self) -> None:

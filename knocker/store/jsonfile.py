@@ -195,20 +195,28 @@ class JsonFile:
     async def _write_once(self) -> bool:
         closing, self._closing = self._closing, []
         changed, self._dirty = self._dirty, False
-        planned = await self._plan()
-        if not planned and not closing and not changed:
-            return True
-        last = {plan.grant.id: plan for plan, _ in planned}  # of several knocks of one owner the last plan counts
-        leaving = {displaced.id for plan in last.values() for displaced in plan.displaces}
+        planned: list[tuple[Plan, Deferred[Grant]]] = []
+        try:
+            await self._plan(planned)
+            return True if not planned and not closing and not changed else await self._store(planned, closing)
+        except BaseException:
+            self._dirty = True
+            self._answer_failure(planned, closing)
+            raise
+
+    async def _store(self, planned: list[tuple[Plan, Deferred[Grant]]], closing: list[Deferred[None]]) -> bool:
         texts: dict[str, bytes] = {}
+        for plan, _ in planned:
+            await self._room()
+            texts[plan.grant.id] = grant_text(plan.grant)
+        # What was closed since it was planned is not written, nor is what it would have displaced left out.
+        held = {plan.grant.id: plan for plan, _ in planned if self.whitelist.intends(plan)}
+        leaving = {displaced.id for plan in held.values() for displaced in plan.displaces}
         pages = self._pages.copy()
         for name in leaving:
             pages.drop(name)
-        for name, plan in last.items():
-            if name not in leaving:
-                await self._room()
-                texts[name] = grant_text(plan.grant)
-                pages.put(name, texts[name])
+        for name in held:
+            pages.put(name, texts[name])
         now = self._now()
         chunks = document(pages, now, self._boot_id)
         try:
@@ -223,15 +231,16 @@ class JsonFile:
         self._written_at = now.boot
         self._recovered()
         self._leaving = leaving
-        await self._settle(planned, texts)
-        self._leaving = set()
+        try:
+            await self._settle(planned, texts)
+        finally:
+            self._leaving = set()
         for closed in closing:
             closed.callback(None)
         return True
 
-    async def _plan(self) -> list[tuple[Plan, Deferred[Grant]]]:
-        """Decide what the knocks that wait would leave. What is closed meanwhile is the next write's to forget."""
-        planned = []
+    async def _plan(self, planned: list[tuple[Plan, Deferred[Grant]]]) -> None:
+        """Decide what the knocks that wait would leave."""
         for _ in range(len(self._opening)):
             await self._room()
             if not self._opening:
@@ -246,7 +255,6 @@ class JsonFile:
                     waiter.errback(Refused(Refusal.NOT_STORED, "another knock is in its way"))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this knock's alone
                 waiter.errback(error)
-        return planned
 
     async def _settle(self, planned: list[tuple[Plan, Deferred[Grant]]], texts: dict[str, bytes]) -> None:
         """Let what was written count, and answer its knocks."""
@@ -278,9 +286,11 @@ class JsonFile:
         for plan, _ in planned:
             self.whitelist.abandon(plan)
         for _, waiter in planned:
-            waiter.errback(Refused(Refusal.NOT_STORED, self.failure))
+            if not waiter.called:
+                waiter.errback(Refused(Refusal.NOT_STORED, self.failure))
         for closed in closing:
-            closed.errback(Refused(Refusal.CLOSED_NOT_STORED, self.failure))
+            if not closed.called:
+                closed.errback(Refused(Refusal.CLOSED_NOT_STORED, self.failure))
 
     def _fail(self, error: Exception) -> None:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__

@@ -457,3 +457,22 @@ def test_a_knock_that_is_closed_while_others_are_planned_stays_closed(tmp_path: 
     assert [str(grant.network) for grant in world.whitelist] == ["198.51.100.1"]
     assert json.loads((tmp_path / "whitelist.json").read_bytes())["grants"][0]["entry"] == "198.51.100.1"
     assert len(json.loads((tmp_path / "whitelist.json").read_bytes())["grants"]) == 1
+
+
+@pytest.mark.parametrize("pieces", [[0], [30], [0, 60], [70]])
+def test_a_question_that_takes_the_long_way_waits_for_nobody(busy: Busy, pieces: list[int]) -> None:
+    channel, wire = busy.world.connect()
+    lines = f"Host: k\r\nExpect: nothing\r\nX-Forwarded-For: {CLIENT}\r\nAccept: text/html\r\n\r\n"
+    raw = f"GET /verify?x HTTP/1.1\r\n{lines}".encode()
+    for start, end in zip([0, *pieces], [*pieces, len(raw)], strict=True):
+        if start < end:
+            channel.dataReceived(raw[start:end])
+    assert answer(wire.value()).status == 200
+
+
+def test_a_strangers_question_waits_as_all_of_a_strangers_do(busy: Busy) -> None:
+    channel, wire = busy.world.connect("198.51.100.9")
+    channel.dataReceived(b"GET /verify HTTP/1.1\r\nHost: k\r\n\r\n")
+    assert wire.value() == b""
+    busy.world.clock.advance(0)
+    assert answer(wire.value()).status == 401

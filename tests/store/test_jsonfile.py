@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import fail
+from twisted.internet.defer import Deferred, fail
 
+from knocker.core.addresses import Address
+from knocker.core.grant import Own, Via, Wish
 from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden
+from knocker.core.moment import Moment
+from knocker.core.turns import SHARE, Turns
+from knocker.core.whitelist import Plan
 from knocker.store import atomic
 from knocker.store.lock import Lock, Unusable
 from tests.conftest import Errors
@@ -540,3 +545,94 @@ def test_file_and_directory_are_synced_around_the_rename(tmp_path: Path, monkeyp
     atomic.replace(str(tmp_path / "file"), [b"a", b"b"])
     assert done == ["sync file", "rename", "sync directory"]
     assert (tmp_path / "file").read_bytes() == b"ab"
+
+
+class Slow:
+    """A world in which each step of a write takes a turn of the reactor."""
+
+    def __init__(self, folder: Path, text: str) -> None:
+        self.world = World(folder, text)
+        self.disk = Disk(self.world)
+        self.answers: dict[str, str] = {}
+        self._turns: list[Callable[[], None]] = []
+
+    def slow_down(self) -> None:
+        """From now on."""
+        self.world.store._turns = Turns(lambda _, work: self._turns.append(work), lambda: self.world.worked)
+        plan = self.world.whitelist.plan
+
+        def slowly(wish: Wish, now: Moment) -> Plan:
+            self.world.worked += 2 * SHARE
+            return plan(wish, now)
+
+        self.world.whitelist.plan = slowly  # type: ignore[method-assign]
+
+    def hear(self, name: str, answer: Deferred[Any]) -> None:
+        """Note what becomes of it."""
+        answer.addCallbacks(
+            lambda _: self.answers.update({name: "yes"}),
+            lambda failure: self.answers.update({name: str(failure.value)}),
+        )
+
+    def knock(self, name: str, client: str, key: str) -> None:
+        """A knock, as the web port hands it on."""
+        found = self.world.whitelist.keyring.named(key)
+        assert found is not None
+        self.hear(name, self.world.store.put(Wish(Address.parse(client).network, found, Via.HTTP, 600)))
+
+    def leave(self, name: str, client: str, key: str) -> None:
+        """And the end of one, as a datagram asks for it: it waits for no turn."""
+        found = self.world.whitelist.keyring.named(key)
+        assert found is not None
+        self.hear(name, self.world.store.remove(Own(found, Address.parse(client)), "left"))
+
+    def turn(self) -> None:
+        """One turn of the reactor, and all that the disk was told."""
+        self.world.clock.advance(0)
+        work, self._turns = self._turns, []
+        for do in work:
+            do()
+        while self.disk.writes:
+            self.disk.succeed()
+
+
+@pytest.mark.parametrize("before", range(12))
+def test_what_is_closed_while_a_write_is_prepared_is_not_written_nor_what_it_displaced_lost(
+    tmp_path: Path, before: int, errors: Errors
+) -> None:
+    slow = Slow(tmp_path, SETTINGS.replace("max_ttl: 1200}", "max_ttl: 1200, max_addresses: 1}"))
+    slow.knock("first", "198.51.100.1", "user")
+    slow.turn()
+    slow.slow_down()
+    slow.knock("second", "198.51.100.2", "user")  # takes the first one's place
+    slow.knock("other", "198.51.100.50", "admin")
+    slow.knock("first again", "198.51.100.1", "user")
+    slow.knock("another", "198.51.100.51", "admin")
+    for _ in range(before):
+        slow.turn()
+    slow.leave("leaves", "198.51.100.2", "user")
+    for _ in range(60):
+        slow.turn()
+        live = {str(grant.network) for grant in slow.world.whitelist}
+        acknowledged = {"198.51.100.1"} if slow.answers.get("first again") == "yes" else set()
+        assert acknowledged <= live
+    assert set(slow.answers) == {"first", "second", "other", "first again", "another", "leaves"}, (
+        "nobody waits for ever"
+    )
+    assert sorted(entries(slow.world)) == sorted(str(grant.network) for grant in slow.world.whitelist)
+    assert "198.51.100.2" not in entries(slow.world)
+    assert slow.world.store._leaving == set()
+    assert slow.world.whitelist._planned == {}
+    assert errors.events == []
+
+
+def test_a_mistake_of_ours_leaves_nobody_waiting(world: World, errors: Errors, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(world)
+    with monkeypatch.context() as broken:
+        broken.setattr("knocker.store.jsonfile.document", lambda *_: 1 / 0)
+        (wire,) = knocks(world, CLIENT)
+        assert status(wire) == 503
+    assert len(errors.expected()) == 1
+    (wire,) = knocks(world, CLIENT)
+    disk.succeed()
+    assert status(wire) == 200
