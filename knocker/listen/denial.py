@@ -102,5 +102,5 @@ def address_asked(request: Request) -> str:
 
 def _language(wanted: Lines) -> str:
     names = b",".join(wanted).decode("latin-1").lower().split(",")
-    languages = (name.strip()[:2] for name in names[:20])
+    languages = (name.partition(";")[0].strip().partition("-")[0] for name in names[:20])
     return next((language for language in languages if language in _WORDS), "en")

@@ -31,7 +31,7 @@ class Filter:
         args: dict[bytes, list[bytes]] = call.request.args or {}
         if set(args) - {b"key", b"host"} or any(len(values) != 1 for values in args.values()):
             raise Refused(Refusal.INVALID_DATA, "the query of /grants knows key and host, once each")
-        self.sees_all = call.caller.admin
+        self.caller = call.caller
         self._owner = None if call.caller.admin else call.caller.name
         self._key = args[b"key"][0].decode("utf-8", "replace") if b"key" in args else None
         self._host = read_host(args[b"host"][0]) if b"host" in args else None
@@ -104,7 +104,8 @@ class Listing:
             self._request.write(self._separator + b",\n".join(texts))
             self._separator = b",\n"
             return
-        self._request.write(b'], "admin": %b}\n' % (b"true" if self._wanted.sees_all else b"false"))
+        caller = {"admin": self._wanted.caller.admin, "key": self._wanted.caller.name}
+        self._request.write(b"], " + json.dumps(caller).encode()[1:] + b"\n")
         self._end()
 
     def _time_left(self, grant: Grant) -> float:

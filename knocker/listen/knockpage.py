@@ -27,25 +27,32 @@ _INDEX = Template((_FOLDER / "index.html").read_text(encoding="utf-8"))
 
 @dataclass(frozen=True, slots=True)
 class KnockPage:
-    """The page's HTML and its Content-Security-Policy."""
+    """The page's HTML, and for who was led to it by another site, and its Content-Security-Policy."""
 
     html: bytes
+    html_led: bytes
     policy: bytes
 
     @classmethod
     def of(cls, origin: str = "", also: Iterable[str] = (), return_to: Iterable[str] = ()) -> Self:
         """The page for these settings of knock_page: an origin or "", other origins, patterns of names."""
         told = {"origin": origin, "also": list(also), "return_to": [digest(pattern) for pattern in return_to]}
-        html = _INDEX.substitute(SETTINGS=escape(json.dumps(told)))
+
+        def html(may_knock: bool) -> bytes:
+            return _INDEX.substitute(SETTINGS=escape(json.dumps({**told, "may_knock": may_knock}))).encode()
+
         origins = " ".join(["'self'", *also])
         policy = (
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; manifest-src 'self';"
             f" connect-src {origins}; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
             " require-trusted-types-for 'script'; trusted-types 'none'"
         )
-        return cls(html.encode(), policy.encode())
+        return cls(html(may_knock=True), html(may_knock=False), policy.encode())
 
 
 def digest(pattern: str) -> str:
-    """How the page is told a name that it may lead back to: whoever opens it should not read the admin's names."""
+    """How the page is told a name that it may lead back to: the admin's names should not stand there to read.
+
+    That is no secret: who guesses a name can tell that it is one.
+    """
     return hashlib.sha256(f"knocker return_to {pattern}".encode()).hexdigest()

@@ -111,7 +111,9 @@ class Web:
             return answers.answer(request, 404, {"error": "Not found."})
         if request.method not in (b"GET", b"HEAD"):
             return self._wrong_method(request, (b"GET", b"HEAD"))
-        return answers.page(request, 200, shown.html, shown.policy)
+        # A link or a script of another site must not open a door by /#knock.
+        led = any(site not in (b"none", b"same-origin") for site in lines(request, b"sec-fetch-site"))
+        return answers.page(request, 200, shown.html_led if led else shown.html, shown.policy)
 
     @app.route("/page/<name>")
     def page_file(self, request: Request, name: str) -> bytes:

@@ -75,5 +75,7 @@ def _origin(value: Any, place: Place) -> str:
     if found is None:
         place.expected("an address such as https://knock.example.com", value)
         return ""
-    port = found[2] or ""
-    return f"https://{fields.host_name(found[1], place)}{'' if port == ':443' else port}"
+    port = int((found[2] or ":443")[1:])
+    if not 1 <= port <= 65535:
+        place.expected("an address whose port is from 1 to 65535", value)
+    return f"https://{fields.host_name(found[1], place)}{'' if port == 443 else f':{port}'}"

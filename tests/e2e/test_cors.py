@@ -194,7 +194,7 @@ def test_any_page_lists_and_closes_grants_with_an_admin_key(for_all: Knocker, pa
     assert (closed.error, closed.status, closed.body) == ("", 204, "")
     again = page.fetch(_url(for_all, f"/grants/{grant['id']}"), "DELETE", lines)
     assert (again.status, again.json()) == (404, {"error": "No such grant."})
-    assert page.fetch(_url(for_all, "/grants"), headers=lines).json() == {"grants": [], "admin": True}
+    assert page.fetch(_url(for_all, "/grants"), headers=lines).json() == {"grants": [], "admin": True, "key": "admin"}
 
 
 # --- In a browser: one page ------------------------------------------------------------------------------------------

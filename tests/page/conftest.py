@@ -40,9 +40,9 @@ class Stage:
         """An address as people type it."""
         return f"https://{host}:{self.caddy.port}{path}"
 
-    def ask(self, path: str, **named: Any) -> Answer:
-        """What Knocker answers an admin whose address is 198.51.100.99."""
-        headers = {"X-Api-Key": ADMIN, "Host": KNOCK, "X-Forwarded-For": "198.51.100.99"}
+    def ask(self, path: str, key: str = ADMIN, client: str = "198.51.100.99", **named: Any) -> Answer:
+        """What Knocker answers somebody else."""
+        headers = {"X-Api-Key": key, "Host": KNOCK, "X-Forwarded-For": client}
         return ask(self.knocker.port, path, headers=headers, **named)
 
     def entries(self) -> list[str]:

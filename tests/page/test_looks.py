@@ -110,4 +110,5 @@ GRANTS = {
         }
     ],
     "admin": False,
+    "key": "phone",
 }  # fmt: skip

@@ -28,7 +28,7 @@ def test_without_a_word_there_is_a_page_and_refusals_show_none() -> None:
 def test_an_address_becomes_an_origin() -> None:
     settings = parse(
         (
-            KEYS + 'knock_page: {url: "https://Knock.Example.com:443/", also: ["https://V4.Example.com:8443"],'
+            KEYS + 'knock_page: {url: "https://Knock.Example.com:0443/", also: ["https://V4.Example.com:8443"],'
             ' return_to: ["*.Home.example.com", app.example.com]}'
         ).encode()
     )
@@ -64,6 +64,7 @@ def test_a_host_says_only_what_is_otherwise_there() -> None:
         ("security: {deny: {page: 5}}", ["security.deny.page: expected a text on one line, got 5"]),
         ("knock_page: {enabled: 1}", ["knock_page.enabled: expected true or false, got 1"]),
         ("knock_page: {url: http://k.example}", ["knock_page.url: expected an address such as https://knock.example"]),
+        ("knock_page: {url: 'https://k.example:99999'}", ["knock_page.url: expected an address whose port is"]),
         ("knock_page: {url: https://k.example/x}", ["knock_page.url: expected an address such as"]),
         ("knock_page: {return_to: [app.example]}", ["knock_page.return_to: nobody is led to the page"]),
         ("knock_page: {url: https://k.example, return_to: ['*']}", ["knock_page.return_to[0]: "]),

@@ -5,17 +5,19 @@ import {words} from "./words.js";
 
 const MOST_SHOWN = 200; // grants that are listed at once; a search finds the others
 const PATIENCE = 15000; // milliseconds for one answer
+const STRAGGLERS = 2500; // milliseconds that others have once one gate has opened
 
 const settings = JSON.parse(document.querySelector("meta[name=knocker]").content);
 const at = (id) => document.getElementById(id);
-const language = (navigator.languages ?? []).map((name) => name.slice(0, 2).toLowerCase()).find((name) => name in words) ?? "en";
+const language = (navigator.languages ?? []).map((name) => name.toLowerCase().split("-")[0]).find((name) => name in words) ?? "en";
 
 function word(name, ...values) {
   return words[language][name].replace(/\{(\d)\}/g, (_, place) => values[place]);
 }
 
-function make(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
+function make(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   made.append(...children);
   return made;
 }
@@ -25,162 +27,233 @@ function say(text, bad = false) {
   at("said").classList.toggle("bad", bad);
 }
 
-// What this tab, and perhaps this browser, remembers.
+// What this tab, and perhaps this browser, remembers; where a browser keeps nothing, this page alone does.
 
-const store = {
-  key: () => sessionStorage.getItem("key") ?? localStorage.getItem("key") ?? "",
-  isRemembered: () => localStorage.getItem("key") !== null,
-  keep(key, remember) {
-    sessionStorage.setItem("key", key);
-    if (remember) localStorage.setItem("key", key);
-    else localStorage.removeItem("key");
-  },
-  forget() {
-    sessionStorage.clear();
-    localStorage.clear();
-  },
-  opened: () => JSON.parse(sessionStorage.getItem("opened") ?? "[]").filter(({until}) => until > Date.now()),
-  keepOpened: (entries) => sessionStorage.setItem("opened", JSON.stringify(entries)),
-};
+const memory = new Map();
+
+function kept(area, name) {
+  try {
+    return window[area].getItem(name);
+  } catch {
+    return memory.get(area + name) ?? null;
+  }
+}
+
+function keep(area, name, value) {
+  try {
+    value === null ? window[area].removeItem(name) : window[area].setItem(name, value);
+  } catch {
+    value === null ? memory.delete(area + name) : memory.set(area + name, value);
+  }
+}
+
+function keptEntries() {
+  try {
+    return JSON.parse(kept("sessionStorage", "opened") ?? "[]").filter(({entry, until}) => entry && until > Date.now());
+  } catch {
+    return [];
+  }
+}
+
+const isRemembered = () => kept("localStorage", "key") !== null;
+let key = kept("sessionStorage", "key") ?? kept("localStorage", "key") ?? "";
+let entries = keptEntries(); // what is open for this device: {entry, seconds, until}
+let grants = []; // what the gate lists
+let isAdmin = false;
+let life = 0; // each key that is forgotten ends one; what was asked before then is not shown
 
 // Asking the gates.
 
 class Refused extends Error {
-  constructor(text, wait = 0) {
+  constructor(text, {status = 0, wait = 0, isClosed = false} = {}) {
     super(text);
-    this.wait = wait;
+    Object.assign(this, {status, wait, isClosed});
   }
 }
 
-function reason(status, error, wait) {
-  if (status === 401) return word("badKey");
-  if (status === 403) return word("mayNot");
-  if (status === 429) return word("wait", wait);
-  if (status === 400 && /^Could not|^Forwarded/.test(error)) return word("noClient");
-  if (status === 400 && /too broad/.test(error)) return word("tooBroad");
-  if (status === 400 && /^Invalid IP/.test(error)) return word("badAddress");
-  if (status === 503) return word(/full/.test(error) ? "full" : "notStored");
-  return word("strange", status);
+function refusal(status, error, wait) {
+  const told = {
+    401: "badKey", 403: "mayNot", 429: "wait",
+    503: /full/.test(error) ? "full" : /^Closed/.test(error) ? "closedNotStored" : "notStored",
+    400: [[/^Could not|^Forwarded/, "noClient"], [/too broad/, "tooBroad"], [/^Invalid IP/, "badAddress"]].find(([text]) => text.test(error))?.[1],
+  }[status];
+  return new Refused(told ? word(told, wait) : word("strange", status), {
+    status, wait: status === 429 ? wait : 0, isClosed: told === "closedNotStored",
+  });
 }
 
-async function ask(origin, path, method, body) {
+async function ask(secret, origin, path, method, body) {
+  if (/[^\x21-\x7e]/.test(secret)) throw new Refused(word("badKeyText"));
+  const limit = new AbortController();
+  const timer = setTimeout(() => limit.abort(), PATIENCE);
+  const headers = {"X-Api-Key": secret, ...(body && {"Content-Type": "application/json"})};
+  const options = {method, headers, signal: limit.signal, credentials: "omit", cache: "no-store", redirect: "error"};
   let answer, found;
-  const headers = {"X-Api-Key": store.key()};
-  if (body) headers["Content-Type"] = "application/json";
   try {
-    const signal = AbortSignal.timeout(PATIENCE);
-    const options = {method, headers, signal, credentials: "omit", cache: "no-store", redirect: "error"};
     answer = await fetch(origin + path, body ? {...options, body: JSON.stringify(body)} : options);
     found = answer.status === 204 ? {} : await answer.json();
-  } catch (error) {
-    if (answer) throw new Refused(word("strange", answer.status)); // it is no Knocker's
-    throw new Refused(/[^\x20-\x7e]/.test(headers["X-Api-Key"]) ? word("badKeyText") : word("away"));
+  } catch {
+    throw new Refused(answer ? word("strange", answer.status) : word("away")); // an answer that is no Knocker's
+  } finally {
+    clearTimeout(timer);
   }
-  if (answer.ok) return found;
-  const wait = Number(answer.headers.get("Retry-After")) || 60;
-  throw new Refused(reason(answer.status, found.error ?? "", wait), answer.status === 429 ? wait : 0);
+  if (!answer.ok) throw refusal(answer.status, String(found?.error ?? ""), Number(answer.headers.get("Retry-After")) || 60);
+  return found;
 }
 
 // This page's own origin, and those that see the other address family; these answer the page at its own address alone.
 const also = !settings.origin || settings.origin === location.origin ? settings.also : [];
 const gates = [location.origin, ...also.filter((origin) => origin !== location.origin)];
 
-function everywhere(method) {
-  return Promise.allSettled(gates.map((origin) => ask(origin, "/knock", method)));
-}
-
 // Knocking, and what is open.
 
-let entries = store.opened();
 let ticking = 0;
+let isBusy = false;
+let blockedUntil = 0;
 
-async function knock() {
-  if (at("knock").disabled) return;
+async function knock(secret, remember) {
+  if (isBusy || blockedUntil > Date.now()) return;
+  const mine = life;
   busy(true);
   say(word("knocking"));
-  const results = await everywhere("POST");
-  busy(false);
-  const opened = new Map();
-  for (const {value} of results) {
-    if (value) {
-      const seconds = value.expires_in_seconds;
-      opened.set(value.whitelisted_entry, {entry: value.whitelisted_entry, seconds, until: Date.now() + 1000 * seconds});
+  const failed = [];
+  const knocks = gates.map(async (origin) => {
+    try {
+      const found = await ask(secret, origin, "/knock", "POST");
+      if (typeof found.whitelisted_entry !== "string" || !(found.expires_in_seconds > 0)) throw new Refused(word("strange", 200));
+      if (mine === life) {
+        keepKey(secret, remember);
+        merge(found.whitelisted_entry, found.expires_in_seconds);
+      }
+      return true;
+    } catch (refused) {
+      failed.push([refused, new URL(origin).host]);
+      return false;
     }
-  }
-  const failed = results.map(({reason}, place) => [reason, new URL(gates[place]).host]).filter(([refused]) => refused);
-  if (opened.size === 0) {
+  });
+  const opened = new Promise((done) => knocks.forEach((one) => one.then((isOpen) => isOpen && done())));
+  const patience = opened.then(() => new Promise((done) => setTimeout(done, STRAGGLERS)));
+  await Promise.race([Promise.all(knocks), patience]);
+  busy(false);
+  if (mine !== life) return;
+  if (failed.length === gates.length) {
     refuse(failed[0][0]);
     return;
   }
-  entries = [...opened.values()];
-  store.keepOpened(entries);
   say(failed.map(([, host]) => word("notThere", host)).join(" "));
-  show();
   await offerWayBack();
   at("open-title").focus();
   await list();
 }
 
+function keepKey(secret, remember) {
+  key = secret;
+  keep("sessionStorage", "key", key);
+  keep("localStorage", "key", remember ? key : null);
+}
+
+function merge(entry, seconds) {
+  entries = [...entries.filter((one) => one.entry !== entry), {entry, seconds, until: Date.now() + 1000 * seconds}];
+  entries.sort((one, other) => one.entry.includes(":") - other.entry.includes(":")); // IPv4 first, whoever answers first
+  keepEntries();
+}
+
+function keepEntries() {
+  keep("sessionStorage", "opened", JSON.stringify(entries));
+  show();
+}
+
 function refuse(refused) {
   say(refused.message, true);
-  if (refused.wait) {
-    busy(true);
-    setTimeout(() => {
-      busy(false);
-      say(word("waited"));
-    }, 1000 * refused.wait);
-  }
+  if (!refused.wait) return;
+  blockedUntil = Date.now() + 1000 * refused.wait;
+  busy(false);
+  setTimeout(() => {
+    busy(isBusy);
+    if (at("said").textContent === refused.message) say(word("waited"));
+  }, 1000 * refused.wait + 50);
 }
 
 async function close() {
+  if (isBusy) return;
   busy(true);
-  const results = await everywhere("DELETE");
-  busy(false);
-  const kept = results.find(({reason}) => reason)?.reason;
-  if (kept && results.every(({reason}) => reason)) {
-    refuse(kept);
-    return;
+  const mine = life;
+  const results = await Promise.allSettled(gates.map((origin) => ask(key, origin, "/knock", "DELETE")));
+  const refused = results.map(({reason}) => reason).filter(Boolean);
+  // What was opened from another address, or where a name gave no answer, is closed by its id.
+  if (await list()) {
+    for (const {id} of own()) {
+      try {
+        await ask(key, "", `/grants/${id}`, "DELETE");
+      } catch (error) {
+        refused.push(error);
+      }
+    }
+    await list();
   }
-  entries = [];
-  store.keepOpened(entries);
-  show();
-  say(word("closed"));
-  at("knock").focus();
-  await list();
+  busy(false);
+  if (mine !== life) return;
+  const notStored = refused.find(({isClosed}) => isClosed);
+  if (notStored) {
+    entries = [];
+    keepEntries();
+  }
+  if (entries.length) refuse(refused[0] ?? new Refused(word("away")));
+  else say(notStored ? notStored.message : word("closed"), Boolean(notStored));
+  (entries.length ? at("close") : at("knock")).focus();
+}
+
+function own() {
+  return grants.filter(({isOwn, entry}) => isOwn && entries.some((one) => one.entry === entry));
 }
 
 function forget() {
-  store.forget();
-  entries = [];
+  const wasOpen = entries.length > 0;
+  for (const area of ["sessionStorage", "localStorage"]) for (const name of ["key", "opened"]) keep(area, name, null);
+  forgotten();
+  say(word(wasOpen ? "forgottenOpen" : "forgotten"));
+  at("key").focus();
+}
+
+function forgotten() {
+  life += 1;
+  [key, entries, grants, isAdmin] = ["", [], [], false];
   at("key").value = "";
   at("remember").checked = false;
+  at("search").value = "";
+  at("list").replaceChildren();
   at("grants").hidden = true;
+  busy(false);
   show();
-  say(word("forgotten"));
 }
 
 function busy(is) {
-  for (const id of ["knock", "renew", "close"]) at(id).disabled = is;
+  isBusy = is;
+  // Not `disabled`, which would take the focus from who presses with a keyboard.
+  for (const id of ["knock", "renew", "close"]) at(id).setAttribute("aria-disabled", is || (id !== "close" && blockedUntil > Date.now()));
 }
 
 function show() {
   const isOpen = entries.length > 0;
+  const hadFocus = at("open").contains(document.activeElement);
   at("door").hidden = isOpen;
   at("open").hidden = !isOpen;
-  at("forget").hidden = !store.key();
+  at("forget").hidden = !key;
   at("entries").replaceChildren(...entries.map(shown));
   clearInterval(ticking);
   if (isOpen) {
     tick();
     ticking = setInterval(tick, 1000);
+  } else if (hadFocus) {
+    at("knock").focus();
   }
 }
 
 function shown({entry, seconds, until}) {
-  const bar = make("progress", {max: seconds, ariaLabel: `${word("bar")}: ${entry}`});
-  const left = make("span", {role: "timer", className: "left"});
-  const time = make("p", {className: "time small"}, left, make("span", {textContent: word("until", clock(until))}));
-  return make("li", {}, make("span", {className: "entry", textContent: entry}), time, bar);
+  const bar = make("progress", {max: seconds, "aria-label": `${word("bar")}: ${entry}`});
+  const left = make("span", {role: "timer", class: "left"});
+  const time = make("p", {class: "time small"}, left, make("span", {}, word("until", clock(until))));
+  return make("li", {}, make("span", {class: "entry"}, entry), time, bar);
 }
 
 function tick() {
@@ -188,8 +261,7 @@ function tick() {
   const live = entries.filter(({until}) => until > now);
   if (live.length < entries.length) {
     entries = live;
-    store.keepOpened(entries);
-    show();
+    keepEntries();
     if (!live.length) say(word("over"));
     return;
   }
@@ -205,8 +277,8 @@ function duration(seconds) {
   const two = (number) => String(number).padStart(2, "0");
   const [days, hours] = [Math.floor(seconds / 86400), Math.floor(seconds / 3600) % 24];
   const minutes = Math.floor(seconds / 60) % 60;
-  const clock = hours || days ? `${hours}:${two(minutes)}:${two(seconds % 60)}` : `${minutes}:${two(seconds % 60)}`;
-  return days ? `${word("days", days)} ${clock}` : clock;
+  const time = hours || days ? `${hours}:${two(minutes)}:${two(seconds % 60)}` : `${minutes}:${two(seconds % 60)}`;
+  return days ? `${word("days", days)} ${time}` : time;
 }
 
 function clock(milliseconds) {
@@ -218,17 +290,10 @@ function clock(milliseconds) {
 // The way back to the page that was refused: offered, never taken, and only to https and to names that the admin chose.
 
 async function offerWayBack() {
-  const [, text] = /^#back=(.+)$/.exec(location.hash) ?? [];
-  let way;
-  try {
-    way = new URL(decodeURIComponent(text ?? ""));
-  } catch {
-    return;
-  }
-  if (way.protocol !== "https:" || way.username || way.password || !(await isChosen(way.hostname))) return;
+  if (!back || back.protocol !== "https:" || back.username || back.password || !(await isChosen(back.hostname))) return;
   const link = at("back");
-  link.href = way.href;
-  link.textContent = word("back", way.host);
+  link.href = back.href;
+  link.textContent = word("back", back.host);
   link.hidden = false;
 }
 
@@ -241,35 +306,45 @@ async function isChosen(host) {
 }
 
 async function mark(pattern) {
-  // The admin's names are told as digests, so that a stranger who opens the page does not read them.
+  // The admin's names are told as digests, so that they do not stand here for everybody to read.
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(`knocker return_to ${pattern}`));
   return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-// The list of grants: the own ones, and with an admin's key everybody's.
-
-let grants = [];
+// The list of grants: the own ones, and with an admin's key everybody's. It is also the last word on what is open.
 
 async function list() {
+  const mine = life;
   let found;
   try {
-    found = await ask("", "/grants", "GET");
+    found = await ask(key, "", "/grants", "GET");
   } catch (refused) {
-    at("grants").hidden = true;
-    return;
+    if (mine === life && refused.status === 401) at("grants").hidden = true;
+    if (mine === life && refused.wait) refuse(refused);
+    return false;
   }
+  if (mine !== life) return false;
   const got = Date.now();
-  grants = found.grants.map((grant) => ({...grant, until: got + 1000 * grant.expires_in_seconds}));
+  isAdmin = found.admin;
+  grants = found.grants.map((grant) => ({...grant, isOwn: grant.key === found.key, until: got + 1000 * grant.expires_in_seconds}));
   at("grants").hidden = false;
-  at("other").hidden = !found.admin;
-  for (const part of [at("search"), document.querySelector("label[for=search]")]) part.hidden = !found.admin;
+  at("other").hidden = !isAdmin;
+  for (const part of [at("search"), document.querySelector("label[for=search]")]) part.hidden = !isAdmin;
+  agree();
+  return true;
+}
+
+function agree() {
+  const listed = new Map(grants.filter(({isOwn}) => isOwn).map(({entry, until}) => [entry, until]));
+  entries = entries.filter(({entry}) => listed.has(entry)).map((one) => ({...one, until: listed.get(one.entry)}));
+  keepEntries();
   showGrants();
 }
 
 function showGrants() {
   const wanted = at("search").value.trim().toLowerCase();
   const all = grants.filter((grant) => described(grant).toLowerCase().includes(wanted));
-  const counted = at("search").hidden ? "" : word("counted", Math.min(all.length, MOST_SHOWN), grants.length);
+  const counted = isAdmin ? word("counted", Math.min(all.length, MOST_SHOWN), grants.length) : "";
   at("counted").textContent = all.length ? counted : word("none");
   at("list").replaceChildren(...all.slice(0, MOST_SHOWN).map(shownGrant));
 }
@@ -279,41 +354,41 @@ function described({entry, key, via, hosts}) {
 }
 
 function shownGrant(grant) {
-  const {id, entry, key, via, hosts, until} = grant;
+  const {entry, key, via, hosts, until} = grant;
   const about = [key, via, hosts ? hosts.join(", ") : word("every"), word("until", clock(until))].filter(Boolean);
-  const button = make("button", {type: "button", textContent: word("revoke"), ariaLabel: word("revokeOf", entry)});
-  button.addEventListener("click", () => revoke(id, entry, button));
-  const text = make("div", {}, make("span", {className: "entry", textContent: entry}));
-  text.append(make("p", {className: "small", textContent: about.join(" · ")}));
-  return make("li", {className: "grant"}, text, button);
+  const button = make("button", {type: "button", "aria-label": word("revokeOf", entry)}, word("revoke"));
+  button.addEventListener("click", () => revoke(grant));
+  const text = make("div", {}, make("span", {class: "entry"}, entry), make("p", {class: "small"}, about.join(" · ")));
+  return make("li", {class: "grant"}, text, button);
 }
 
-async function revoke(id, entry, button) {
-  button.disabled = true;
+async function revoke({id, entry}) {
+  const mine = life;
   try {
-    await ask("", `/grants/${id}`, "DELETE");
-    say(word("revoked", entry));
+    await ask(key, "", `/grants/${id}`, "DELETE");
   } catch (refused) {
-    refuse(refused);
+    if (mine === life) refuse(refused);
+    if (!refused.isClosed && refused.status !== 404) return;
   }
-  if (entries.some((own) => own.entry === entry)) {
-    entries = entries.filter((own) => own.entry !== entry);
-    store.keepOpened(entries);
-    show();
-  }
-  await list();
+  if (mine !== life) return;
+  grants = grants.filter((grant) => grant.id !== id);
+  agree();
+  if (!at("said").classList.contains("bad")) say(word("revoked", entry));
+  at("grants-title").focus();
 }
 
 async function openOther() {
+  const mine = life;
   try {
     const body = {ip_address: at("address").value.trim(), ttl: 60 * Number(at("minutes").value)};
-    const {whitelisted_entry} = await ask("", "/knock", "POST", body);
+    const {whitelisted_entry: entry} = await ask(key, "", "/knock", "POST", body);
+    if (mine !== life) return;
     at("address").value = "";
-    say(word("opened", whitelisted_entry));
+    say(word("opened", entry));
+    await list();
   } catch (refused) {
-    refuse(refused);
+    if (mine === life) refuse(refused);
   }
-  await list();
 }
 
 // What is pressed.
@@ -325,25 +400,44 @@ function on(id, event, act) {
   });
 }
 
-on("door", "submit", () => {
-  store.keep(at("key").value.trim(), at("remember").checked);
-  knock();
-});
-on("renew", "click", knock);
+on("door", "submit", () => knock(at("key").value.trim(), at("remember").checked));
+on("renew", "click", () => knock(key, isRemembered()));
 on("close", "click", close);
 on("forget", "click", forget);
-on("other", "submit", openOther);
+on("other", "submit", () => {
+  say("");
+  openOther();
+});
 at("search").addEventListener("input", showGrants);
+addEventListener("storage", ({key: name, oldValue, newValue}) => {
+  // Another tab was told to forget it.
+  if ((name === "key" && oldValue === key && newValue === null) || (name === null && key)) forget();
+});
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && key && !isBusy) list();
+});
 
 document.documentElement.lang = language;
 document.title = word("title");
 for (const part of document.querySelectorAll("[data-text]")) part.textContent = word(part.dataset.text);
-at("open-title").tabIndex = -1;
-at("key").value = store.key();
-at("remember").checked = store.isRemembered();
+for (const id of ["open-title", "grants-title"]) at(id).tabIndex = -1;
+
+let back = null;
+try {
+  const [, text] = /^#back=(.+)$/.exec(location.hash) ?? [];
+  if (text) back = new URL(decodeURIComponent(text));
+} catch {
+  // no address
+}
+const knocksAtOnce = location.hash === "#knock" && isRemembered() && settings.may_knock;
+history.replaceState(null, "", location.pathname); // what was refused is nobody's history, and a reload knocks at no door
+
+at("key").value = key;
+at("remember").checked = isRemembered();
 show();
-if (location.hash === "#knock" && store.key()) knock();
-else if (store.key()) {
+if (!isSecureContext) say(word("insecure"), true);
+if (knocksAtOnce) knock(key, true);
+else if (key) {
   if (entries.length) offerWayBack();
   list();
 }
