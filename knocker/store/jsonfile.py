@@ -199,7 +199,7 @@ class JsonFile:
         try:
             await self._plan(planned)
             return True if not planned and not closing and not changed else await self._store(planned, closing)
-        except BaseException:
+        except Exception:
             self._dirty = True
             self._answer_failure(planned, closing)
             raise

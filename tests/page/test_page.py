@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.conftest import LONG
 from tests.page.conftest import ADMIN, APP, BRIEF, KNOCK, LARGE, OWN_PAGE, PHONE, V4, V6, Stage, Visitor
 from tests.service import eventually
 
@@ -51,7 +52,7 @@ def test_from_a_refused_page_to_the_key_and_back_and_out_again(stage: Stage, vis
     assert (refused.status, refused.headers["content-type"]) == (401, "text/html; charset=utf-8")
     page.get_by_role("link", name="To the knock page").click()
     expect(page).to_have_title("Knock")
-    assert page.url == stage.url(KNOCK), "what was refused does not stay in the address"
+    expect(page).to_have_url(stage.url(KNOCK))  # what was refused does not stay in the address
     visitor.knock(PHONE)
     is_open(page)
     expect(page.locator("#entries .entry")).to_have_text("127.0.0.1")
@@ -296,26 +297,26 @@ def test_it_can_be_installed(stage: Stage, visitor: Visitor) -> None:
 # The way back.
 
 
-@pytest.mark.parametrize(
-    ("back", "offered"),
-    [
-        ("https://app.example.com/x?y=%41#z", "app.example.com"),
-        ("https://tv.home.example.com:8443/", "tv.home.example.com:8443"),
-        ("https://a.b.home.example.com/", "a.b.home.example.com"),
-        ("https://APP.example.com/", "app.example.com"),
-        ("http://app.example.com/", None),
-        ("https://home.example.com/", None),
-        ("https://strange.example.com/", None),
-        ("https://app.example.com.evil.example/", None),
-        ("https://evil.example/?app.example.com", None),
-        ("https://app.example.com@evil.example/", None),
-        ("https://user@app.example.com/", None),
-        ("javascript:alert(1)//app.example.com", None),
-        ("//app.example.com/", None),
-        ("app.example.com", None),
-        ("%", None),
-    ],
-)
+WAYS = [
+    ("https://app.example.com/x?y=%41#z", "app.example.com"),
+    ("https://tv.home.example.com:8443/", "tv.home.example.com:8443"),
+    ("https://a.b.home.example.com/", "a.b.home.example.com"),
+    ("https://APP.example.com/", "app.example.com"),
+    ("http://app.example.com/", None),
+    ("https://home.example.com/", None),
+    ("https://strange.example.com/", None),
+    ("https://app.example.com.evil.example/", None),
+    ("https://evil.example/?app.example.com", None),
+    ("https://app.example.com@evil.example/", None),
+    ("https://user@app.example.com/", None),
+    ("javascript:alert(1)//app.example.com", None),
+    ("//app.example.com/", None),
+    ("app.example.com", None),
+    ("%", None),
+]
+
+
+@pytest.mark.parametrize(("back", "offered"), WAYS if LONG else WAYS[:2] + WAYS[4:9:2])
 def test_the_way_back_is_offered_to_names_of_the_admins_choice(
     stage: Stage, visitor: Visitor, back: str, offered: str | None
 ) -> None:

@@ -346,7 +346,9 @@ function showGrants() {
   const all = grants.filter((grant) => described(grant).toLowerCase().includes(wanted));
   const counted = isAdmin ? word("counted", Math.min(all.length, MOST_SHOWN), grants.length) : "";
   at("counted").textContent = all.length ? counted : word("none");
+  const focused = document.activeElement?.dataset.grant;
   at("list").replaceChildren(...all.slice(0, MOST_SHOWN).map(shownGrant));
+  if (focused) at("list").querySelector(`[data-grant="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function described({entry, key, via, hosts}) {
@@ -354,9 +356,9 @@ function described({entry, key, via, hosts}) {
 }
 
 function shownGrant(grant) {
-  const {entry, key, via, hosts, until} = grant;
+  const {id, entry, key, via, hosts, until} = grant;
   const about = [key, via, hosts ? hosts.join(", ") : word("every"), word("until", clock(until))].filter(Boolean);
-  const button = make("button", {type: "button", "aria-label": word("revokeOf", entry)}, word("revoke"));
+  const button = make("button", {type: "button", "data-grant": id, "aria-label": word("revokeOf", entry)}, word("revoke"));
   button.addEventListener("click", () => revoke(grant));
   const text = make("div", {}, make("span", {class: "entry"}, entry), make("p", {class: "small"}, about.join(" · ")));
   return make("li", {class: "grant"}, text, button);
