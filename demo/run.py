@@ -164,6 +164,8 @@ Knocker is running, with Caddy in front of a page that only those see who knocke
   curl -i -H "X-Api-Key: {key}" {knock}
   curl -i {page}                # 200: let in, for {settings.keys[0].ttl} seconds
 
+Or with a browser: open {knock.removesuffix("knock")}, enter the key {key} and knock.
+
 Logs: {DEMO_DIR}/knocker.log and caddy.log. Settings: {CONFIG}. Ctrl-C ends both.
 """)
     if not settings.server.allow_loopback_clients:

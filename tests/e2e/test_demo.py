@@ -74,6 +74,9 @@ def test_the_printed_lines_work_and_a_second_run_works_at_once(demo: Demo) -> No
         eventually(lambda: "Ctrl-C" in demo.said(), "the demo says what to try", 30)
         keys.append(demo.key())
         assert ask(demo.page, "/").status == (401 if len(keys) == 1 else 200), "a restart forgets nothing"
+        (address,) = re.findall(r"open (http://127\.0\.0\.1:\d+/), enter the key", demo.said())
+        assert address == f"http://127.0.0.1:{demo.knock}/"
+        assert b'<form id="door"' in ask(demo.knock, "/").body
         knock = ask(demo.knock, "/knock", headers={"X-Api-Key": demo.key()})
         assert (knock.status, b"127.0.0.1" in knock.body) == (200, True)
         page = ask(demo.page, "/")
