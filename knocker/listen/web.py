@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from knocker.core.grant import Own
 from knocker.core.knock import Body
 from knocker.core.refusals import Refusal, Refused
-from knocker.listen import answers, grants
+from knocker.listen import answers, grants, openapi
 from knocker.listen.call import Call, answered, forbidden_here
 from knocker.listen.explain import explain
 from knocker.listen.house import House
@@ -142,6 +142,13 @@ class Web:
         if reasons:
             return answers.answer(request, 503, {"status": "not ready", "reasons": reasons})
         return answers.answer(request, 200, {"status": "ready"})
+
+    @app.route("/openapi.json")
+    def openapi(self, request: Request) -> bytes:
+        """The API, for tools."""
+        if request.method not in (b"GET", b"HEAD"):
+            return self._wrong_method(request, (b"GET", b"HEAD"))
+        return answers.sized(request, 200, openapi.TEXT, b"application/json")
 
     @staticmethod
     def _wrong_method(request: Request, allowed: tuple[bytes, ...]) -> bytes:
