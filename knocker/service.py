@@ -34,7 +34,6 @@ from knocker.listen.channel import GateChannel
 from knocker.listen.door import Door
 from knocker.listen.house import House
 from knocker.listen.lane import LaneChannel
-from knocker.listen.metrics import Metrics as MetricsDoor
 from knocker.listen.reports import Reports
 from knocker.listen.site import GateSite
 from knocker.listen.udp import SilentDoor
@@ -180,6 +179,9 @@ class Knocker(Service):
     def _open_metrics(self, told: Metrics) -> None:
         if not told.enabled:
             return
+        # Only here, since it costs everybody else two megabytes.
+        from knocker.listen.metrics import Metrics as MetricsDoor
+
         site = GateSite(MetricsDoor(self.house, self.lag.worst), self.house, MOST_SCRAPERS, self.reactor)
         try:
             self.ports.append(port.on_address(self.reactor, told.host, told.port, site))
