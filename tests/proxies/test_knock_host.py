@@ -30,7 +30,7 @@ HIDDEN = [
     "//verify",
     "/ready",
     "/metrics",
-    "/explain",
+    "/explain/",
     "/openapi.json",
     "/canaries",
     "/healthx",
@@ -65,6 +65,16 @@ def test_people_find_the_knock_page_and_all_that_it_loads(gateway: Gateway, nobo
     for name, (content_type, content) in FILES.items():
         file = gateway.ask_knocker(f"/page/{name}", nobodies[1])
         assert (file.status, file.lines("Content-Type"), file.body) == (200, [content_type.decode()], content)
+
+
+def test_an_admin_is_told_whom_the_proxy_says_that_he_is(gateway: Gateway, bench: Bench) -> None:
+    client = bench.stranger_6()
+    admin = ("-H", f"X-Api-Key: {KEYS['admin']}")
+    found = gateway.ask_knocker("/explain", client, *admin).json()
+    assert (found["ip"], found["cause"], found["steps"][0]["step"]) == (client, "no_grant", "client")
+    asked = gateway.ask_knocker("/explain?ip=198.51.100.250&host=app.example.com&path=/metrics", client, *admin).json()
+    assert (asked["ip"], asked["host"], asked["cause"]) == ("198.51.100.250", "app.example.com", "excluded_path")
+    assert gateway.ask_knocker("/explain", client, "-H", f"X-Api-Key: {KEYS['phone']}").status == 403
 
 
 def test_a_client_sees_and_closes_its_own_grants(gateway: Gateway, bench: Bench) -> None:
