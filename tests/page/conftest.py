@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from tests import browser
 from tests.net import Answer
-from tests.service import PROJECT, Caddy, Knocker, Settings, ask, free_port, replaced
+from tests.service import PROJECT, Caddy, Knocker, Settings, ask, eventually, free_port, replaced
 
 PHONE = "phone-key-0123456789-abc"
 BRIEF = "brief-key-0123456789-abc"
@@ -26,6 +26,12 @@ LARGE: ViewportSize = {"width": 1280, "height": 800}
 
 # The names, and the one that sees the other address family.
 RESOLVED = f"MAP {V6} [::1], MAP *.example.com 127.0.0.1, MAP * ~NOTFOUND"
+
+
+Told = Callable[..., None]
+
+
+expect.set_options(timeout=15_000)  # milliseconds; a machine that has much to do gets them
 
 
 @dataclass
@@ -168,3 +174,30 @@ def visitor(stage: Stage, chromium: Browser) -> Iterator[Visitor]:
         somebody = Visitor(context)
         yield somebody
         somebody.check(stage)
+
+
+@pytest.fixture
+def told(stage: Stage) -> Iterator[Told]:
+    """Changes the settings of a running Knocker, until the test ends."""
+
+    def tell(whole: dict[str, Any]) -> None:
+        before = stage.knocker.log.count("the settings were reloaded")
+        stage.knocker.configure(whole)
+        stage.knocker.hup()
+        eventually(lambda: stage.knocker.log.count("the settings were reloaded") > before, "it reloads")
+
+    yield lambda **sections: tell(
+        {
+            name: {**stage.settings.get(name, {}), **sections.get(name, {})}
+            for name in stage.settings
+            if name != "api_keys"
+        }
+        | {"api_keys": stage.settings["api_keys"]}
+    )
+    stage.knocker.configure(stage.settings)
+    tell(stage.settings)
+
+
+def is_open(page: Page) -> None:
+    """The page says so."""
+    expect(page.get_by_role("heading", name="The door is open")).to_be_visible()

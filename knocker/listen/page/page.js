@@ -262,6 +262,7 @@ function tick() {
   if (live.length < entries.length) {
     entries = live;
     keepEntries();
+    showGrants();
     if (!live.length) say(word("over"));
     return;
   }
@@ -342,6 +343,7 @@ function agree() {
 }
 
 function showGrants() {
+  grants = grants.filter(({until}) => until > Date.now());
   const wanted = at("search").value.trim().toLowerCase();
   const all = grants.filter((grant) => described(grant).toLowerCase().includes(wanted));
   const counted = isAdmin ? word("counted", Math.min(all.length, MOST_SHOWN), grants.length) : "";
