@@ -14,7 +14,7 @@ from tests.proxies.conftest import HERE, Builder, Client, Gateway, reached, sett
 from tests.proxies.recipes import all_but
 from tests.service import Server, eventually
 
-GATEWAYS = all_but("caddy-ours")
+GATEWAYS = all_but("caddy-ours", "caddy-first", "haproxy")
 
 # How many seconds a proxy waits for Knocker, where its recipe cannot say 5.
 PATIENCE = {"caddy-first": None, "traefik": 30}

@@ -8,7 +8,7 @@ from tests.net import HOME, HOME_6, Bench, NoAnswer
 from tests.proxies.conftest import ELSEWHERE, KEYS, Gateway, reached
 from tests.proxies.recipes import all_but
 
-GATEWAYS = all_but("caddy", "caddy-first", "traefik")
+GATEWAYS = all_but("caddy", "caddy-first", "traefik", "haproxy")
 FORGED = {
     "a forwarded address that is always allowed": [f"X-Forwarded-For: {HOME}"],
     "two lines of them": [f"X-Forwarded-For: {HOME}", f"X-Forwarded-For: {HOME_6}"],

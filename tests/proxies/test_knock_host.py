@@ -15,7 +15,7 @@ from tests.proxies.recipes import all_but
 from tests.service import Server
 
 Fresh = Callable[[], str]
-GATEWAYS = [name for name in all_but("caddy-ours", "envoy") if name != "caddy-first"]
+GATEWAYS = [name for name in all_but("caddy-ours", "envoy", "traefik") if name != "caddy-first"]
 
 HIDDEN = [
     "/page",

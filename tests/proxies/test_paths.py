@@ -14,7 +14,7 @@ from tests.proxies.conftest import Builder, Gateway, settings
 from tests.proxies.recipes import RECIPES, all_but, nginx
 from tests.service import Caddy, Knocker, Server
 
-GATEWAYS = all_but("caddy-first", "caddy")
+GATEWAYS = all_but("caddy-first", "caddy", "haproxy")
 
 SECRET = b"nobody may read this"
 OPEN = {
