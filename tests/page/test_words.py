@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -204,6 +205,19 @@ def test_a_host_may_have_a_page_of_the_admins_own(stage: Stage, visitor: Visitor
     refused = visitor.page.goto(stage.url(OWN_PAGE))
     assert refused is not None
     assert (refused.status, refused.text()) == (403, "<!doctype html><title>own</title>Ask Jo for a key.")
+
+
+def test_a_page_of_the_admins_own_is_read_again_at_a_reload(stage: Stage, visitor: Visitor, told: Told) -> None:
+    file = Path(stage.settings["security"]["deny_by_host"][OWN_PAGE]["page"])
+    before = file.read_text(encoding="utf-8")
+    file.write_text("<!doctype html><title>own</title>Ask Kim.", encoding="utf-8")
+    try:
+        told()
+        refused = visitor.page.goto(stage.url(OWN_PAGE))
+        assert refused is not None
+        assert refused.text().endswith("Ask Kim.")
+    finally:
+        file.write_text(before, encoding="utf-8")
 
 
 def test_only_who_navigates_is_shown_a_page(stage: Stage, visitor: Visitor) -> None:
