@@ -593,7 +593,11 @@ class Slow:
         for do in work:
             do()
         while self.disk.writes:
+            whitelist = self.world.whitelist
+            displaced = {grant.id for plan in whitelist._planned.values() for grant in plan.displaces}
+            live = {str(grant.network) for grant in whitelist if grant.id not in displaced}
             self.disk.succeed()
+            assert live <= set(entries(self.world)), "what lives is in every file that is written"
 
 
 @pytest.mark.parametrize("before", range(12))
