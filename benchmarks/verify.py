@@ -36,6 +36,7 @@ from benchmarks.printed import machine, say
 from benchmarks.whitelist import MIX, some_address, some_networks
 from knocker import clock
 from knocker.core.addresses import Address, Network, Networks, networks
+from knocker.core.canaries import Canaries
 from knocker.core.gate import Gate, Policy
 from knocker.core.grant import Grant, Via
 from knocker.core.keys import Key, Keyring, digest_of
@@ -45,9 +46,10 @@ from knocker.core.tally import Tally
 from knocker.core.turns import Turns
 from knocker.core.whitelist import Whitelist
 from knocker.listen.house import House
+from knocker.listen.question import question_of
 from knocker.listen.reports import Reports
 from knocker.listen.request import peer_of
-from knocker.listen.verify import judge, question_of
+from knocker.listen.verify import judge
 from knocker.store.document import document, pages_of, read
 from tests.service import PROJECT, Caddy, Knocker, Server, SocketKnocker, ask, eventually, free_port
 
@@ -313,6 +315,7 @@ def serve_with_klein(port: int, folder: str) -> None:
         surroundings=lambda: (Networks(), Networks()),
         reports=Reports(time.monotonic),
         turns=Turns(listener.callLater, listener.seconds),
+        canaries=Canaries(os.urandom),
     )
     app = Klein()
 

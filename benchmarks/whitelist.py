@@ -34,6 +34,7 @@ from twisted.web.resource import Resource
 from benchmarks.printed import machine, say
 from knocker import clock
 from knocker.core.addresses import Address, Network, Networks, networks
+from knocker.core.canaries import Canaries
 from knocker.core.gate import Gate, Policy, Verdict
 from knocker.core.grant import Via, Wish
 from knocker.core.keys import Key, Keyring, digest_of
@@ -182,6 +183,7 @@ class Connection:
             surroundings=lambda: (Networks(), Networks()),
             reports=Reports(time.monotonic),
             turns=Turns(clock.callLater, clock.seconds),
+            canaries=Canaries(os.urandom),
         )
         site = GateSite(Door(house, Verify(house), Resource()), house, 1, clock)
         self.wire = StringTransport(peerAddress=IPv4Address("TCP", PROXY, 1))

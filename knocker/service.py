@@ -20,6 +20,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.python.usage import Options as UsageOptions
 
 from knocker import audit, clock, logs, terms
+from knocker.core.canaries import Canaries
 from knocker.core.gate import Gate
 from knocker.core.keys import Keyring
 from knocker.core.limits import Limits
@@ -127,6 +128,7 @@ class Knocker(Service):
             surroundings=Surroundings(_boot_seconds, read_surroundings),
             reports=Reports(_boot_seconds),
             turns=turns,
+            canaries=Canaries(secrets.token_bytes),
             manners=terms.manners(self.settings),
             limits=Limits(self.settings.security.limit),
             complaints=self._complaints,

@@ -17,6 +17,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from knocker.core.addresses import Networks, networks
+from knocker.core.canaries import Canaries
 from knocker.core.gate import Gate, Policy
 from knocker.core.keys import Keyring
 from knocker.core.limits import Limits
@@ -122,6 +123,7 @@ class World:
             surroundings=self.surroundings,
             reports=Reports(lambda: self.boot),
             turns=turns,
+            canaries=Canaries(lambda count: next(counter).to_bytes(count)),
             limits=Limits(security.limit),
             manners=manners(settings),
         )

@@ -26,6 +26,7 @@ class Refusal(Enum):
     FULL = "The whitelist is full."
     LIMITED = "Too many knock attempts."
     NO_GRANT = "No such grant."
+    NO_CANARY = "No such canary."
 
 
 class Refused(Exception):

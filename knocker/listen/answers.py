@@ -43,6 +43,7 @@ STATUS = {
     Refusal.FULL: 503,
     Refusal.LIMITED: 429,
     Refusal.NO_GRANT: 404,
+    Refusal.NO_CANARY: 404,
 }
 
 

@@ -17,7 +17,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from knocker.core.refusals import Refusal
 from knocker.listen import answers
-from knocker.listen.verify import is_verify
+from knocker.listen.question import is_verify
 
 if TYPE_CHECKING:
     from knocker.listen.site import GateSite

@@ -9,8 +9,8 @@ from knocker.core.hosts import read_host
 from knocker.core.paths import is_plain
 from knocker.listen import answers
 from knocker.listen.house import House
+from knocker.listen.question import is_verify
 from knocker.listen.request import FORWARDED_HOST, Visit, is_asking, lines, visit
-from knocker.listen.verify import is_verify
 
 
 class Door(Resource):

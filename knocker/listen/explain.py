@@ -31,12 +31,21 @@ async def explain(house: House, call: Call) -> bytes:
     given = _query(call)
     asked = Asked(_host(given), _path(given))
     told = Told()
+    this: dict[str, object] | None = None
     client = _address(given[b"ip"]) if b"ip" in given else call.seen.client
     if b"ip" not in given:
         chain = [line.decode("latin-1") for line in lines(call.request, FORWARDED_FOR)]
         found = client if client is not None else call.seen.unresolved
         assert found is not None  # noqa: S101 - one of the two is known
         told.asked(call.seen.peer, call.seen.believed, chain, found)
+        this = {
+            "peer": str(call.seen.peer),
+            "trusted": call.seen.believed,
+            "forwarded_for": chain,
+            "client": str(call.seen.client) if call.seen.client is not None else None,
+            "why": call.seen.unresolved.value if call.seen.unresolved is not None else None,
+            "host": call.seen.host,
+        }
         if b"host" not in given:
             asked = Asked(call.seen.host, asked.path)
     verdict = house.gate.verdict(client, asked, house.now(), told)
@@ -48,6 +57,7 @@ async def explain(house: House, call: Call) -> bytes:
         "status": 200 if verdict.allowed else house.manners.deny(asked).status,
         "cause": verdict.label[1],
         "steps": [step.shown() for step in told.steps],
+        "request": this,
     }
     return answers.answer(call.request, 200, answer)
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from knocker.core.addresses import Networks
+from knocker.core.canaries import Canaries
 from knocker.core.gate import Gate, Hosted
 from knocker.core.grant import Choice, Grant, Wish
 from knocker.core.limits import Limit, Limits
@@ -81,6 +82,7 @@ class House:
     surroundings: Callable[[], tuple[Networks, Networks]]
     reports: Reports
     turns: Turns
+    canaries: Canaries
     manners: Manners = Manners()
     complaints: Callable[[], list[str]] = list
     limits: Limits = field(default_factory=lambda: Limits(Limit()))

@@ -2,9 +2,10 @@
 
 It takes only a read that holds exactly one whole request for /verify, from a peer that is believed, on a
 connection at rest, in the form that proxies send: HTTP/1.1, each line ended by CRLF, names of letters, digits and
-hyphens, each line that matters only once, nothing about a body, the connection or an upgrade, and nothing of a
-browser's wish to see a page where a refusal may be one. Whatever is otherwise goes to the channel untouched. So it
-accepts a part of what the channel accepts, reads it the same way, and asks the same function for the verdict.
+hyphens, each line that matters only once, nothing about a body, the connection or an upgrade, nothing of a
+browser's wish to see a page where a refusal may be one, and no canary while there is any. Whatever is otherwise goes
+to the channel untouched. So it accepts a part of what the channel accepts, reads it the same way, and asks the same
+function for the verdict.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from knocker.listen import answers
 from knocker.listen.channel import IDLE, GateChannel
 from knocker.listen.denial import may_navigate
 from knocker.listen.port import UnixConnection
+from knocker.listen.question import Question
 from knocker.listen.request import peer_of
-from knocker.listen.verify import Question, judge
+from knocker.listen.verify import judge
 
 _LONGEST = 16_000  # bytes of a request; the channel's own bounds lie above
 _MOST_LINES = 400
@@ -101,6 +103,8 @@ class LaneChannel(GateChannel):
             self._policy, self._believed = policy, policy.believes(self._peer)
         ready = self._believed and (self._untouched or self._is_at_rest())
         if ready and self.site.house.manners.has_pages and may_navigate(data):
+            ready = False
+        if ready and self.site.house.canaries.live and self.site.house.canaries.concern(data):
             ready = False
         question = read_question(data) if ready else None
         if question is None:

@@ -86,6 +86,53 @@ _SCHEMAS: dict[str, _Schema] = {
                     }
                 ),
             },
+            "request": {"anyOf": [{"$ref": "#/components/schemas/Request"}, {"type": "null"}]},
+        }
+    ),
+    "Request": _object(
+        {
+            "peer": _TEXT,
+            "trusted": {"type": "boolean", "description": "Whether the peer is in server.trusted_proxies."},
+            "forwarded_for": {"type": "array", "items": _TEXT, "description": "The lines of X-Forwarded-For."},
+            "client": _or_null(_TEXT),
+            "why": {**_or_null(_TEXT), "description": "Why there is no client, where there is none."},
+            "host": _or_null(_TEXT),
+        }
+    ),
+    "Canary": _object(
+        {
+            "id": _TEXT,
+            "address": _TEXT,
+            "path": _TEXT,
+            "host": _TEXT,
+            "expires_in_seconds": {**_SECONDS, "maximum": 60},
+        }
+    ),
+    "Found": _object(
+        {
+            "id": _TEXT,
+            "expires_in_seconds": {**_SECONDS, "maximum": 60},
+            **{name: {"$ref": "#/components/schemas/Value"} for name in ("address", "path", "host")},
+            "questions": {"type": "array", "maxItems": 64, "items": {"$ref": "#/components/schemas/Question"}},
+        }
+    ),
+    "Value": _object(
+        {
+            "value": _TEXT,
+            "used": {"type": "boolean", "description": "Whether a /verify took it for its client, path or host."},
+            "headers": {"type": "array", "items": _TEXT, "description": "From where."},
+        }
+    ),
+    "Question": _object(
+        {
+            "peer": _TEXT,
+            "trusted": {"type": "boolean", "description": "Whether the peer is in server.trusted_proxies."},
+            **{name: _or_null(_TEXT) for name in ("client", "why", "host", "path", "method")},
+            "path_in_target": {"type": "boolean", "description": "The path stood behind /verify, not in a header."},
+            "allowed": {"type": "boolean"},
+            "arrived": {"type": "object", "description": "The headers in which the canary stood."},
+            "headers": {"type": ["array", "null"], "items": _TEXT, "description": "The names of all its headers."},
+            "closes": {"type": "boolean", "description": "It asked for the end of the connection."},
         }
     ),
     "Health": _object({"status": {"const": "ok"}}),
@@ -166,6 +213,21 @@ _PATHS: dict[str, Any] = {
             {"200": _json("Explanation", "The verdict and its steps.")},
             (*_ASKING, Refusal.NO_PERMISSION, Refusal.INVALID_DATA, Refusal.INVALID_ADDRESS, Refusal.TOO_LARGE),
             {"parameters": _query(ip="Whose request; else this one.", host="For which host.", path="For which path.")},
+        ),
+    },
+    "/canaries": {
+        "post": _keyed(
+            "Random values to forge, so as to see what the proxy lets through; for an admin's key.",
+            {"200": _json("Canary", "It watches for a minute.")},
+            (*_ASKING, Refusal.NO_PERMISSION, Refusal.TOO_LARGE),
+        ),
+    },
+    "/canaries/{canary_id}": {
+        "parameters": [{"name": "canary_id", "in": "path", "required": True, "schema": _TEXT}],
+        "get": _keyed(
+            "Which questions to /verify bore the values, and what was made of them.",
+            {"200": _json("Found", "What it has seen.")},
+            (*_ASKING, Refusal.NO_PERMISSION, Refusal.NO_CANARY, Refusal.TOO_LARGE),
         ),
     },
     "/verify": {

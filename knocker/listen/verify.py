@@ -5,82 +5,34 @@ A leaf beside Klein: any method, any tail, and whatever goes wrong here is a den
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
 from knocker.core.addresses import Address
 from knocker.core.gate import Verdict
-from knocker.core.paths import asked_path
 from knocker.core.visitor import Peer, Unresolved
 from knocker.listen import answers
+from knocker.listen.canaries import watch
 from knocker.listen.denial import is_navigation
 from knocker.listen.house import House
-from knocker.listen.request import (
-    FORWARDED_FOR,
-    FORWARDED_HOST,
-    FORWARDED_URI,
-    ORIGINAL_URI,
-    Lines,
-    host_of,
-    is_forged,
-    lines,
-    peer_of,
-)
-
-PREFIX = b"/verify"
+from knocker.listen.question import Question, question_of
+from knocker.listen.request import peer_of
 
 
-def is_verify(path: bytes) -> bool:
-    """Whether a request path, without its query, asks for a verdict."""
-    return path == PREFIX or path.startswith(PREFIX + b"/")
+def judge(house: House, peer: Peer, question: Question, whole: Request | None = None) -> tuple[int, Address | None]:
+    """The status of an answer, and, where that is 200, the client that the request is of, if it is known.
 
-
-@dataclass(slots=True)  # nobody changes one; to freeze it would double the time to make it, for each request
-class Question:
-    """What a request to /verify says: lines of headers, read only as far as they matter.
-
-    `believed`: the peer's word counts; `forged`: it does not, and there is a header that only a proxy sends. `tail`:
-    what follows /verify in the target. The others are the lines of X-Forwarded-For, -Host, -Uri and X-Original-URI.
+    `whole`: the request that asks, where it was read as a whole; only canaries look at it.
     """
-
-    believed: bool
-    forged: bool
-    tail: bytes
-    chain: Lines
-    hosts: Lines
-    uris: Lines
-    originals: Lines
-
-    @property
-    def host(self) -> str | None:
-        """The host that the client asked for."""
-        return host_of(self.hosts) if self.believed else None
-
-    @property
-    def path(self) -> str | None:
-        """The path that it asked for."""
-        return asked_path(self.tail, self.uris, self.originals) if self.believed else None
-
-
-def question_of(request: Request, believed: bool) -> Question:
-    """The question of a whole request."""
-    names = FORWARDED_FOR, FORWARDED_HOST, FORWARDED_URI, ORIGINAL_URI
-    chain, hosts, uris, originals = (lines(request, name) for name in names)
-    forged = not believed and is_forged(request)
-    return Question(believed, forged, bytes(request.uri)[len(PREFIX) :], chain, hosts, uris, originals)
-
-
-def judge(house: House, peer: Peer, question: Question) -> tuple[int, Address | None]:
-    """The status of an answer, and, where that is 200, the client that the request is of, if it is known."""
     gate = house.gate
     client: Address | None = None
     try:
         found = gate.policy.client(peer, question.believed, question.chain, question.forged)
         client = found if isinstance(found, Address) else None
         verdict = gate.verdict(client, question, house.now())
+        if house.canaries.live:
+            watch(house, peer, question, found, verdict.allowed, whole)
         if verdict.allowed:
             house.tally.verdict(verdict.label)
             return 200, client
@@ -113,7 +65,7 @@ class Verify(Resource):
         """One verdict."""
         peer = peer_of(request.getClientAddress())
         question = question_of(request, self.house.gate.policy.believes(peer))
-        status, client = judge(self.house, peer, question)
+        status, client = judge(self.house, peer, question, request)
         if client is not None:
             # Caddy's copy_headers X-Forwarded-For then leaves the app the right address.
             request.setHeader(b"x-forwarded-for", str(client).encode())

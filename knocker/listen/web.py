@@ -1,4 +1,4 @@
-"""The Klein app: /knock, /grants, /explain, /health, /ready, the knock page; 404 for the rest (contract 3.3 to 3.7)."""
+"""The Klein app: /knock, /grants, what admins ask, /health, /ready, the knock page; else 404 (contract 3.3 to 3.7)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from knocker.core.grant import Own
 from knocker.core.knock import Body
 from knocker.core.refusals import Refusal, Refused
-from knocker.listen import answers, grants, openapi
+from knocker.listen import answers, canaries, grants, openapi
 from knocker.listen.call import Call, answered, forbidden_here
 from knocker.listen.explain import explain
 from knocker.listen.house import House
@@ -96,6 +96,20 @@ class Web:
         if request.method not in (b"GET", b"HEAD"):
             return self._wrong_method(request, (b"GET", b"HEAD"))
         return await answered(self.house, request, partial(explain, self.house))
+
+    @app.route("/canaries")
+    async def canaries(self, request: Request) -> bytes:
+        """Make a canary."""
+        if request.method != b"POST":
+            return self._wrong_method(request, (b"POST",))
+        return await answered(self.house, request, partial(canaries.make, self.house))
+
+    @app.route("/canaries/<canary_id>")
+    async def canary(self, request: Request, canary_id: str) -> bytes:
+        """Say what became of one."""
+        if request.method not in (b"GET", b"HEAD"):
+            return self._wrong_method(request, (b"GET", b"HEAD"))
+        return await answered(self.house, request, partial(canaries.show, self.house, canary_id=canary_id))
 
     def _preflight(self, request: Request) -> bytes:
         request.setHeader(b"access-control-allow-methods", b"GET, POST, DELETE")

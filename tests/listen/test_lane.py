@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from knocker.listen.channel import GateChannel
 from knocker.listen.lane import LaneChannel, read_question
-from knocker.listen.verify import Question
+from knocker.listen.question import Question
 from tests.conftest import LONG, Errors
 from tests.wire import KEY, SETTINGS, Disk, World, hang_up
 

@@ -33,7 +33,7 @@ def test_every_route_is_in_it_and_no_other() -> None:
 def test_every_method_of_it_is_taken_and_others_are_not(tmp_path: Path) -> None:
     world = World(tmp_path)
     for path, told in DOCUMENT["paths"].items():
-        where = path.replace("{grant_id}", "nothing").replace("{name}", "page.js")
+        where = path.replace("{grant_id}", "nothing").replace("{canary_id}", "nothing").replace("{name}", "page.js")
         for method in ("GET", "POST", "DELETE", "PUT", "PATCH"):
             status = world.ask(where, "198.51.100.7", method).status
             if path != "/verify":

@@ -127,7 +127,7 @@ def test_whatever_breaks_behind_verify_is_a_denial(
     if broken in places:
         monkeypatch.setattr(*places[broken], boom)
     else:
-        place = "core.gate" if broken == "resolve" else "listen.verify"
+        place = "core.gate" if broken == "resolve" else "listen.question"
         monkeypatch.setattr(f"knocker.{place}.{broken}", boom)
     asked = STRANGER if broken in ("cover", "asked_path") else CLIENT
     headers = [("X-Forwarded-Uri", "/metrics")]

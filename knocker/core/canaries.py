@@ -1,0 +1,177 @@
+"""Canaries: random values that show which of a client's forgeries a proxy lets through (contract 3.4).
+
+Whoever checks a set-up sends them as its own forged headers, and learns here what /verify made of them. They only
+watch: a verdict is what it would be without them, and it is given before they look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from knocker.core.addresses import Address
+
+MARK = "canary-"  # each text that is a canary's has this and its ID
+LIFE = 60.0  # seconds
+MOST_LIVE = 16
+MOST_QUESTIONS = 64  # that one canary keeps; later ones are counted out
+MOST_TEXT = 300  # characters of a value that is shown
+_DISCARD = 0x0100 << 112  # 100::/64, addresses that are nobody's (RFC 6666)
+_EXAMPLES = 0x20010DB8 << 96  # 2001:db8::/32 (RFC 3849), should those be anybody's here
+_TARGET = "the request itself"
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one question to /verify said, and what was made of it.
+
+    `believed`: the peer's word counts; `client` is None exactly where `why` is not, which tells why there is none;
+    `host` and `path` are None where they are not known for sure. `in_target`: the path stands in the request target.
+    `lines`: the header lines that were read, all of them where `whole`.
+    """
+
+    peer: str
+    believed: bool
+    client: Address | None
+    why: str | None
+    host: str | None
+    path: str | None
+    in_target: bool
+    allowed: bool
+    lines: Sequence[tuple[str, str]]
+    whole: bool
+
+
+@dataclass(slots=True)
+class Value:
+    """One of a canary's values: whether a question used it, and from where."""
+
+    text: str
+    headers: list[str] = field(default_factory=list)
+
+    def use(self, header: str) -> None:
+        """A question used it."""
+        if header not in self.headers:
+            self.headers.append(header)
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"value": self.text, "used": bool(self.headers), "headers": self.headers}
+
+
+@dataclass(slots=True)
+class Canary:
+    """An address, a path and a host that nobody has. `maker`: the client that asked for it, if it is known."""
+
+    id: str
+    address: Address
+    maker: Address | None
+    ends_at: float  # boot seconds
+    found_address: Value = field(init=False)
+    found_path: Value = field(init=False)
+    found_host: Value = field(init=False)
+    questions: list[dict[str, object]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.found_address = Value(str(self.address))
+        self.found_path = Value(f"/{MARK}{self.id}")
+        self.found_host = Value(f"{MARK}{self.id}.invalid")
+
+    def seconds_left(self, now: float) -> int:
+        """Whole seconds until it is forgotten."""
+        return max(0, int(self.ends_at - now))
+
+    def look(self, heard: Heard) -> None:
+        """Keep a question that bears one of the values, or that its maker seems to have caused."""
+        mark = MARK + self.id
+        arrived = {
+            name: value[:MOST_TEXT]
+            for name, value in heard.lines
+            if mark in value.lower() or self.found_address.text in value
+        }
+        has_path = heard.path is not None and mark in heard.path.lower()
+        is_client = heard.client == self.address
+        # Without a path nothing tells whose question it is, but the client does.
+        is_makers = self.maker is not None and heard.client == self.maker and heard.path is None and heard.believed
+        if not (arrived or has_path or is_client or is_makers):
+            return
+        if is_client:
+            self.found_address.use("X-Forwarded-For")
+        if has_path:
+            self.found_path.use(_TARGET if heard.in_target else "X-Forwarded-Uri")
+        if heard.host is not None and f".{heard.host}".endswith(f".{self.found_host.text}"):
+            self.found_host.use("X-Forwarded-Host")
+        if len(self.questions) < MOST_QUESTIONS:
+            self.questions.append(_shown(heard, arrived))
+
+    def shown(self, now: float) -> dict[str, object]:
+        """What it has found, as JSON has it."""
+        return {
+            "id": self.id,
+            "expires_in_seconds": self.seconds_left(now),
+            "address": self.found_address.shown(),
+            "path": self.found_path.shown(),
+            "host": self.found_host.shown(),
+            "questions": self.questions,
+        }
+
+
+def _shown(heard: Heard, arrived: dict[str, str]) -> dict[str, object]:
+    methods = [value for name, value in heard.lines if name == "X-Forwarded-Method"]
+    return {
+        "peer": heard.peer,
+        "trusted": heard.believed,
+        "client": str(heard.client) if heard.client is not None else None,
+        "why": heard.why,
+        "host": heard.host,
+        "path": heard.path[:MOST_TEXT] if heard.path is not None else None,
+        "path_in_target": heard.in_target,
+        "method": methods[0][:MOST_TEXT] if methods else None,
+        "allowed": heard.allowed,
+        "arrived": arrived,
+        "headers": sorted({name for name, _ in heard.lines}) if heard.whole else None,
+        "closes": any(name == "Connection" and "close" in value.lower() for name, value in heard.lines),
+    }
+
+
+class Canaries:
+    """All canaries. `random`: so many random bytes."""
+
+    def __init__(self, random: Callable[[int], bytes]) -> None:
+        self._random = random
+        self.live: dict[str, Canary] = {}  # the oldest first; nearly always empty, and then nobody looks further
+
+    def make(self, maker: Address | None, is_taken: Callable[[Address], bool], now: float) -> Canary:
+        """A new one; the oldest is forgotten where there are too many. `now`: boot seconds."""
+        self._forget(now)
+        while len(self.live) >= MOST_LIVE:
+            del self.live[next(iter(self.live))]
+        made = Canary(self._random(8).hex(), self._address(is_taken), maker, now + LIFE)
+        self.live[made.id] = made
+        return made
+
+    def find(self, canary_id: str, now: float) -> Canary | None:
+        """The live one of this ID."""
+        self._forget(now)
+        return self.live.get(canary_id)
+
+    def concern(self, data: bytes) -> bool:
+        """Whether a request's bytes may bear one."""
+        return MARK.encode() in data.lower()
+
+    def look(self, heard: Heard, now: float) -> None:
+        """Let every live one see a question."""
+        self._forget(now)
+        for canary in self.live.values():
+            canary.look(heard)
+
+    def _forget(self, now: float) -> None:
+        for canary_id in [one.id for one in self.live.values() if one.ends_at <= now]:
+            del self.live[canary_id]
+
+    def _address(self, is_taken: Callable[[Address], bool]) -> Address:
+        for base in (_DISCARD, _EXAMPLES):
+            address = Address(128, base | int.from_bytes(self._random(8)))
+            if not is_taken(address):
+                return address
+        return address  # settings that take both take nearly every address there is
