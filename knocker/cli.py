@@ -14,6 +14,7 @@ import click
 
 from knocker import __version__, knocking, remote
 from knocker.core.keys import digest_of, generate, udp_secret
+from knocker.doctor.command import doctor
 from knocker.faults import INTERRUPTED, NO_ANSWER, REFUSED, USAGE, Failed, fail, say
 from knocker.settings import Faulty, Server, Settings, load
 
@@ -51,12 +52,15 @@ def main() -> None:
 
         twistd -n --pidfile= knocker --config knocker.yaml
 
-    Anywhere: knock, leave, grants, revoke, explain, packet. They ask the gate at $KNOCKER_URL with the key in
+    Anywhere: knock, leave, grants, revoke, explain, doctor, packet. They ask the gate at $KNOCKER_URL with the key in
     $KNOCKER_KEY, else those in ~/.config/knocker/client.yaml (url, key or key_file, udp).
     """
 
 
-for _command in (knocking.knock, knocking.leave, knocking.packet, remote.grants, remote.revoke, remote.explain):
+for _command in (
+    *(knocking.knock, knocking.leave, knocking.packet),
+    *(remote.grants, remote.revoke, remote.explain, doctor),
+):
     main.add_command(_command)
 
 

@@ -54,40 +54,56 @@ def addresses(host: str, port: int) -> list[Candidate]:
 
 
 def ask(
-    account: Account, method: str, path: str, candidates: Sequence[Candidate], most: int = SMALL, body: bytes = b""
+    account: Account,
+    method: str,
+    path: str,
+    candidates: Sequence[Candidate],
+    most: int = SMALL,
+    body: bytes = b"",
+    forged: Sequence[tuple[str, str]] = (),
 ) -> Answer:
-    """One request with the account's key, at the first candidate that can be reached; raises Failed."""
-    lines = {"X-Api-Key": account.key, "Accept": "application/json"}
+    """One request with the account's key, at the first candidate that can be reached; raises Failed.
+
+    `forged`: more header lines, of those that only a proxy should send.
+    """
+    lines = [("X-Api-Key", account.key), ("Accept", "application/json"), *forged]
     if body:
-        lines["Content-Type"] = "application/json"
-    return _exchange(account.where, method, account.where.path + path, candidates, lines, body, most, TIMEOUT)
+        lines.append(("Content-Type", "application/json"))
+    return exchange(account.where, method, account.where.path + path, candidates, lines, body, most)
 
 
 def probe(where: Where, target: str, candidates: Sequence[Candidate], within: float) -> int:
     """The status that anybody is answered there, whatever follows it; raises Failed."""
-    return _exchange(where, "GET", target, candidates, {"Accept": "text/html"}, b"", -1, within).status
+    return exchange(where, "GET", target, candidates, [("Accept", "text/html")], b"", -1, within).status
 
 
-def _exchange(
+def exchange(
     where: Where,
     method: str,
     target: str,
     candidates: Sequence[Candidate],
-    lines: dict[str, str],
-    body: bytes,
-    most: int,
-    within: float,
+    lines: Sequence[tuple[str, str]],
+    body: bytes = b"",
+    most: int = SMALL,
+    within: float = TIMEOUT,
 ) -> Answer:
-    """One request without proxies or redirects. `most` bytes of the answer are read, none where it is below 0."""
+    """One request without proxies or redirects, for the target and with the lines as they are; raises Failed.
+
+    `most` bytes of the answer are read, none where it is below 0; `within`: seconds for each step.
+    """
     import http.client
 
     connection = http.client.HTTPConnection(where.host, where.port, timeout=within)
     connection.auto_open = 0
     connection.default_port = 443 if where.secure else 80  # which of them the Host line may leave out
     connection.sock = _connected(where, candidates, within)
-    lines = {**lines, "Connection": "close", "User-Agent": f"knocker/{__version__}"}
     try:
-        connection.request(method, target, body or None, lines)
+        connection.putrequest(method, target)
+        for name, value in (*lines, ("Connection", "close"), ("User-Agent", f"knocker/{__version__}")):
+            connection.putheader(name, value)
+        if body or method == "POST":
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body or None)
         with connection.getresponse() as response:
             return _received(response, where, most)
     except OSError as error:

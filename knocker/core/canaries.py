@@ -6,6 +6,7 @@ watch: a verdict is what it would be without them, and it is given before they l
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,8 @@ from knocker.core.addresses import Address
 MARK = "canary-"  # each text that is a canary's has this and its ID
 LIFE = 60.0  # seconds
 MOST_LIVE = 16
-MOST_QUESTIONS = 64  # that one canary keeps; later ones are counted out
+MOST_QUESTIONS = 64  # that one canary keeps
+MOST_OTHERS = 8
 MOST_TEXT = 300  # characters of a value that is shown
 _DISCARD = 0x0100 << 112  # 100::/64, addresses that are nobody's (RFC 6666)
 _EXAMPLES = 0x20010DB8 << 96  # 2001:db8::/32 (RFC 3849), should those be anybody's here
@@ -71,6 +73,7 @@ class Canary:
     found_path: Value = field(init=False)
     found_host: Value = field(init=False)
     questions: list[dict[str, object]] = field(default_factory=list)
+    others: deque[dict[str, object]] = field(default_factory=lambda: deque(maxlen=MOST_OTHERS))
 
     def __post_init__(self) -> None:
         self.found_address = Value(str(self.address))
@@ -82,7 +85,7 @@ class Canary:
         return max(0, int(self.ends_at - now))
 
     def look(self, heard: Heard) -> None:
-        """Keep a question that bears one of the values, or that its maker seems to have caused."""
+        """Keep a question that bears one of the values, and the last ones of its maker's that bear none."""
         mark = MARK + self.id
         arrived = {
             name: value[:MOST_TEXT]
@@ -91,9 +94,9 @@ class Canary:
         }
         has_path = heard.path is not None and mark in heard.path.lower()
         is_client = heard.client == self.address
-        # Without a path nothing tells whose question it is, but the client does.
-        is_makers = self.maker is not None and heard.client == self.maker and heard.path is None and heard.believed
-        if not (arrived or has_path or is_client or is_makers):
+        if not (arrived or has_path or is_client):
+            if heard.believed and self.maker is not None and heard.client == self.maker:
+                self.others.append(_shown(heard, arrived))
             return
         if is_client:
             self.found_address.use("X-Forwarded-For")
@@ -113,6 +116,7 @@ class Canary:
             "path": self.found_path.shown(),
             "host": self.found_host.shown(),
             "questions": self.questions,
+            "others": list(self.others),
         }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from twisted.internet.defer import CancelledError
 from twisted.web.http import Request
@@ -41,15 +42,23 @@ class Call:
         return self.key
 
 
+class Needs(Enum):
+    """What must be known of who calls."""
+
+    GRANTABLE = 2  # an address that may be let in, since it is about that
+    CLIENT = 1  # an address, or that there is no proxy between
+    KEY = 0  # no address: an admin asks why it is not known
+
+
 Act = Callable[[Call], Awaitable[bytes]]
 
 
-async def answered(house: House, request: Request, act: Act, *, knocks: bool = False) -> bytes:
-    """Run `act` for a caller who may; a refusal is answered and logged. `knocks`: it is about the caller's address."""
+async def answered(house: House, request: Request, act: Act, needs: Needs = Needs.CLIENT) -> bytes:
+    """Run `act` for a caller who may; a refusal is answered and logged."""
     call = Call(request, visit(request, house.gate.policy))
     counters: Counters | None = None
     try:
-        subject = _client(house, call, knocks)
+        subject = _client(house, call, needs)
         if request.requestHeaders.hasHeader(b"x-api-key"):
             now = house.now()
             holder = house.gate.holds_grant(subject, now)
@@ -75,18 +84,18 @@ def forbidden_here(house: House) -> Forbidden:
     return house.gate.forbidden(*house.surroundings())
 
 
-def _client(house: House, call: Call, knocks: bool) -> Address:
+def _client(house: House, call: Call, needs: Needs) -> Address:
     """Whose limit counts; for a knock that is who may be granted. Raises Refused."""
     unresolved = call.seen.unresolved
     call.client = call.seen.client
     if call.client is None:
-        if unresolved is Unresolved.MISSING and not knocks:
-            # Somebody on the proxy's own machine who asks without it: an admin with the command.
+        if needs is Needs.KEY or (needs is Needs.CLIENT and unresolved is Unresolved.MISSING):
+            # The latter is somebody on the proxy's own machine who asks without it: an admin with the command.
             return call.seen.peer if isinstance(call.seen.peer, Address) else NOBODY
         forged = unresolved in (Unresolved.FORGED, Unresolved.FORGED_UNIX)
         refusal = Refusal.FORGED if forged else Refusal.NO_CLIENT
         raise Refused(refusal, f"peer {call.seen.peer}: {unresolved.value if unresolved else ''}")
-    if knocks:
+    if needs is Needs.GRANTABLE:
         forbidden_here(house).check_client(call.client)
     return call.client
 

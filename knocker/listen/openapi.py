@@ -114,6 +114,12 @@ _SCHEMAS: dict[str, _Schema] = {
             "expires_in_seconds": {**_SECONDS, "maximum": 60},
             **{name: {"$ref": "#/components/schemas/Value"} for name in ("address", "path", "host")},
             "questions": {"type": "array", "maxItems": 64, "items": {"$ref": "#/components/schemas/Question"}},
+            "others": {
+                "type": "array",
+                "maxItems": 8,
+                "items": {"$ref": "#/components/schemas/Question"},
+                "description": "The last ones of the client that asked for the canary, which bore nothing of it.",
+            },
         }
     ),
     "Value": _object(
@@ -139,7 +145,8 @@ _SCHEMAS: dict[str, _Schema] = {
     "Ready": _object({"status": {"enum": ["ready", "not ready"]}}, {"reasons": {"type": "array", "items": _TEXT}}),
 }
 
-_ASKING = (Refusal.FORGED, Refusal.BAD_KEY, Refusal.LIMITED)  # what any request with a key may get
+_KEYED = (Refusal.BAD_KEY, Refusal.LIMITED)  # what any request with a key may get
+_ASKING = (Refusal.FORGED, *_KEYED)
 _KNOCKING = (Refusal.NO_CLIENT, *_ASKING, Refusal.TOO_LARGE)
 _BODY = (
     *(Refusal.MALFORMED, Refusal.NOT_AN_OBJECT, Refusal.INVALID_DATA, Refusal.INVALID_TTL, Refusal.INVALID_ADDRESS),
@@ -211,7 +218,7 @@ _PATHS: dict[str, Any] = {
         "get": _keyed(
             "What /verify would answer, and why; for an admin's key.",
             {"200": _json("Explanation", "The verdict and its steps.")},
-            (*_ASKING, Refusal.NO_PERMISSION, Refusal.INVALID_DATA, Refusal.INVALID_ADDRESS, Refusal.TOO_LARGE),
+            (*_KEYED, Refusal.NO_PERMISSION, Refusal.INVALID_DATA, Refusal.INVALID_ADDRESS, Refusal.TOO_LARGE),
             {"parameters": _query(ip="Whose request; else this one.", host="For which host.", path="For which path.")},
         ),
     },
@@ -219,7 +226,7 @@ _PATHS: dict[str, Any] = {
         "post": _keyed(
             "Random values to forge, so as to see what the proxy lets through; for an admin's key.",
             {"200": _json("Canary", "It watches for a minute.")},
-            (*_ASKING, Refusal.NO_PERMISSION, Refusal.TOO_LARGE),
+            (*_KEYED, Refusal.NO_PERMISSION, Refusal.TOO_LARGE),
         ),
     },
     "/canaries/{canary_id}": {
@@ -227,7 +234,7 @@ _PATHS: dict[str, Any] = {
         "get": _keyed(
             "Which questions to /verify bore the values, and what was made of them.",
             {"200": _json("Found", "What it has seen.")},
-            (*_ASKING, Refusal.NO_PERMISSION, Refusal.NO_CANARY, Refusal.TOO_LARGE),
+            (*_KEYED, Refusal.NO_PERMISSION, Refusal.NO_CANARY, Refusal.TOO_LARGE),
         ),
     },
     "/verify": {

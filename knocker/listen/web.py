@@ -15,7 +15,7 @@ from knocker.core.grant import Own
 from knocker.core.knock import Body
 from knocker.core.refusals import Refusal, Refused
 from knocker.listen import answers, canaries, grants, openapi
-from knocker.listen.call import Call, answered, forbidden_here
+from knocker.listen.call import Call, Needs, answered, forbidden_here
 from knocker.listen.explain import explain
 from knocker.listen.house import House
 from knocker.listen.knockpage import FILES
@@ -47,7 +47,7 @@ class Web:
         if request.method == b"OPTIONS":
             return self._preflight(request)
         return await answered(
-            self.house, request, self._leave if request.method == b"DELETE" else self._knock, knocks=True
+            self.house, request, self._leave if request.method == b"DELETE" else self._knock, Needs.GRANTABLE
         )
 
     async def _knock(self, call: Call) -> bytes:
@@ -95,21 +95,21 @@ class Web:
         """Say what /verify would answer, and why."""
         if request.method not in (b"GET", b"HEAD"):
             return self._wrong_method(request, (b"GET", b"HEAD"))
-        return await answered(self.house, request, partial(explain, self.house))
+        return await answered(self.house, request, partial(explain, self.house), Needs.KEY)
 
     @app.route("/canaries")
     async def canaries(self, request: Request) -> bytes:
         """Make a canary."""
         if request.method != b"POST":
             return self._wrong_method(request, (b"POST",))
-        return await answered(self.house, request, partial(canaries.make, self.house))
+        return await answered(self.house, request, partial(canaries.make, self.house), Needs.KEY)
 
     @app.route("/canaries/<canary_id>")
     async def canary(self, request: Request, canary_id: str) -> bytes:
         """Say what became of one."""
         if request.method not in (b"GET", b"HEAD"):
             return self._wrong_method(request, (b"GET", b"HEAD"))
-        return await answered(self.house, request, partial(canaries.show, self.house, canary_id=canary_id))
+        return await answered(self.house, request, partial(canaries.show, self.house, canary_id=canary_id), Needs.KEY)
 
     def _preflight(self, request: Request) -> bytes:
         request.setHeader(b"access-control-allow-methods", b"GET, POST, DELETE")

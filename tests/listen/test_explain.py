@@ -132,6 +132,36 @@ def test_without_an_address_this_very_request_is_explained(world: World) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("client", "peer", "trusted", "found", "why"),
+    [
+        (f"8.8.8.8, {NOBODY}", "127.0.0.1", True, NOBODY, None),
+        ("127.0.0.1", "127.0.0.1", True, None, "only addresses of server.trusted_proxies"),
+        ("unknown", "127.0.0.1", True, None, "not a plain address"),
+        (NOBODY, "203.0.113.5", False, None, "not in server.trusted_proxies"),
+        (None, "203.0.113.5", False, "203.0.113.5", None),
+    ],
+)
+def test_how_this_request_came_is_told_whatever_is_wrong_with_it(
+    world: World, client: str | None, peer: str, trusted: bool, found: str | None, why: str | None
+) -> None:
+    got = world.ask("/explain", client, headers=[("X-Forwarded-Host", "App.example.com:8443")], peer=peer, key=ADMIN)
+    told = json.loads(got.body)
+    if client is None:  # a direct one names no host
+        got = world.ask("/explain", peer=peer, key=ADMIN)
+        told = json.loads(got.body)
+    assert (got.status, told["ip"], told["allowed"]) == (200, found, False)
+    asked = told["request"]
+    assert asked["forwarded_for"] == ([client] if client is not None else [])
+    assert (asked["peer"], asked["trusted"], asked["client"]) == (peer, trusted, found)
+    assert asked["host"] == ("app.example.com" if trusted else None)
+    assert asked["why"] is None if why is None else why in asked["why"]
+
+
+def test_for_another_address_there_is_no_request_to_tell_of(world: World) -> None:
+    assert ask(world, ip=NOBODY)[1]["request"] is None
+
+
 def test_a_client_that_cannot_be_told_is_explained_too(world: World) -> None:
     got = world.ask("/explain", key=ADMIN)
     found = json.loads(got.body)

@@ -73,6 +73,7 @@ class Gateway:
     proxy: Server
     knocker: Knocker
     recipe: Recipe
+    inside: str | None = HOME  # a client that is always let in, None where there may be none
 
     @property
     def app_host(self) -> str:
@@ -114,7 +115,8 @@ class Gateway:
     def answers(self) -> bool:
         """Whether the proxy answers for both hosts as it shall: it may begin to listen before it is ready."""
         try:
-            return self.get("/", HOME).status == 200 and self.ask_knocker("/health", HOME).status == 200
+            app = self.get("/", self.inside or HOME).status
+            return (app == 200 if self.inside else app != 404) and self.ask_knocker("/health", HOME).status == 200
         except NoAnswer:
             return False
 
@@ -219,6 +221,7 @@ class Builder:
         app: int = APP_PORT,
         knocker: Knocker | None = None,
         edits: Mapping[str, Mapping[str, str]] | None = None,
+        inside: str | None = HOME,
     ) -> Gateway:
         """A proxy after a recipe, and its Knocker."""
         recipe = RECIPES[name]
@@ -227,7 +230,7 @@ class Builder:
         proxy = self.server(
             lambda folder, port: recipe.start(Place(folder, port, asked, app, self.bench.server, edits or {}))
         )
-        gateway = Gateway(name, self.bench, self.client, proxy, knocker, recipe)
+        gateway = Gateway(name, self.bench, self.client, proxy, knocker, recipe, inside)
         eventually(gateway.answers, f"{name} answers for both hosts", seconds=20)
         return gateway
 
