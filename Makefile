@@ -24,6 +24,7 @@ bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/datagrams.py
 	$(BIN)/python benchmarks/verify.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/scrape.py
 
 # The pictures of docs/images, as the page looks now.
 pictures: $(VENV)/.test-ready

@@ -20,6 +20,7 @@ TABLES = {
     "datagrams": ["In process", "Over a socket", "accepted, on disk", "/verify on"],
     "verify": ["The fast lane at 32", "Through Caddy", "Resident memory"],
     "store": ["live grants", "quiet", "16 connections"],
+    "scrape": ["without metrics", "scraped each 0.1 s"],
     "soak": ["descriptors", "every answer was right", "from line 2"],
     "attack": ["room for everybody", "all of these at once", "crowd, anew"],
 }
@@ -27,7 +28,7 @@ TABLES = {
 
 @pytest.mark.parametrize(("name", "headings"), [*TABLES.items()] if LONG else [*TABLES.items()][:1])
 def test_a_benchmark_prints_its_tables(name: str, headings: list[str]) -> None:
-    if name in ("verify", "store") and not shutil.which("wrk"):
+    if name in ("verify", "store", "scrape") and not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
     done = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", "--quick"], cwd=ROOT, capture_output=True, text=True, timeout=55

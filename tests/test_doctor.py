@@ -1,0 +1,189 @@
+"""What doctor says of evidence, also of such as no real proxy gives readily."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from knocker.doctor.diagnosis import diagnose
+from knocker.doctor.evidence import Evidence, Probe, Reply
+from knocker.doctor.forgeries import ODD_PATHS
+from knocker.doctor.remedies import _REMEDIES, PROXIES, remedy
+
+ME, HOST, PATH = "203.0.113.7", "app.example.com", "/canary-0a1b/n-0"
+CADDY = Reply(401, server="Caddy")
+NAMES = ("control", "one", "several", "real", "host", "uri", "original", "method", "needless", "body", *ODD_PATHS)
+ASKER = {
+    "peer": "172.20.0.3",
+    "trusted": True,
+    "forwarded_for": [ME],
+    "client": ME,
+    "why": None,
+    "host": "knock.example.com",
+}
+
+
+def question(**changes: Any) -> dict[str, Any]:
+    """An honest one, as a Caddy asks it of somebody who is not let in."""
+    return {
+        "peer": "172.20.0.3",
+        "trusted": True,
+        "client": ME,
+        "why": None,
+        "host": HOST,
+        "path": PATH,
+        "path_in_target": False,
+        "method": "GET",
+        "allowed": False,
+        "arrived": {},
+        "headers": ["Host", "Via", "X-Forwarded-For"],
+        "closes": False,
+        **changes,
+    }
+
+
+def probes(**changes: Probe) -> dict[str, Probe]:
+    found = {name: Probe(PATH, CADDY, [question()]) for name in NAMES}
+    return {**found, **{name.replace("_", " "): probe for name, probe in changes.items()}}
+
+
+def evidence(**changes: Any) -> Evidence:
+    clean = Evidence(HOST, 0.0, {"IPv4": "", "IPv6": ""}, ASKER, False, [], CADDY, probes())
+    return replace(clean, **changes)
+
+
+def said(found: Evidence, *levels: str) -> dict[str, str]:
+    return {
+        finding.check: f"{finding.text} -> {finding.mend}" for finding in diagnose(found) if finding.level in levels
+    }
+
+
+def test_where_all_is_well_nothing_else_is_said() -> None:
+    assert not said(evidence(), "fault", "advice", "unsure")
+    assert set(said(evidence(), "ok")) == {"gate", "clock", "families", "asked", "client", "forgeries", "paths"}
+
+
+def unasked(status: int, front: Reply, **changes: Any) -> Evidence:
+    """No question came to the gate."""
+    found = {name: Probe(PATH, Reply(status, **changes)) for name in NAMES}
+    return evidence(probes=found, front=front)
+
+
+@pytest.mark.parametrize(
+    ("found", "level", "words"),
+    [
+        (unasked(200, Reply(200)), "fault", "answers 200 to everybody: this gate is not asked"),
+        (unasked(404, Reply(200)), "fault", "answers 200 to everybody"),
+        (unasked(404, Reply(302)), "fault", "answers 302 to everybody"),
+        (unasked(404, Reply(404)), "unsure", "answered 404, and no question"),
+        (unasked(401, Reply(401)), "unsure", "another gate or a login may stand there"),
+        (unasked(403, Reply(403)), "unsure", "another gate or a login may stand there"),
+        (unasked(502, Reply(502)), "unsure", "answered 502, and no question"),
+        (unasked(308, Reply(308), location="https://x.example/"), "unsure", "redirects to https://x.example/"),
+        (unasked(0, Reply(0), fault="nothing came within 15 s"), "unsure", "gave no answer: nothing came within 15 s"),
+    ],
+)
+def test_a_site_that_does_not_ask_this_gate(found: Evidence, level: str, words: str) -> None:
+    told = said(found, level)
+    assert words in told["asked"]
+    assert "forgeries" not in said(found, "ok"), "nothing is called well that was not seen"
+    assert "asked" not in said(found, "ok")
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "words"),
+    [
+        ({"skew": 61.0}, "clock", "61 s ahead of"),
+        ({"skew": -61.0}, "clock", "61 s behind"),
+        ({"families": {"IPv4": "", "IPv6": "it was refused"}}, "families", "while IPv4 works: it was refused"),
+        ({"families": {"IPv4": "refused"}}, "families", "there is no answer over it: refused"),
+        ({"used_addresses": ["one"]}, "x-forwarded-for", "a forged X-Forwarded-For is believed"),
+        ({"used_addresses": ["several"]}, "x-forwarded-for", "several forged lines of X-Forwarded-For is believed"),
+        ({"used_addresses": ["real"]}, "x-real-ip", "out of the client's own X-Real-IP"),
+        ({"asker": {**ASKER, "client": None, "why": "told nothing"}}, "gate", "has no client: told nothing"),
+        ({"asker": {**ASKER, "client": "203.0.113.8"}}, "client", f"but the same machine's requests come from {ME}"),
+        ({"forged_askers": [("100::1", {**ASKER, "client": "100::1"})]}, "knock-host", "believed a forged"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_around_the_questions(changes: dict[str, Any], check: str, words: str) -> None:
+    assert words in said(evidence(**changes), "fault")[check]
+
+
+@pytest.mark.parametrize(
+    ("name", "probe", "check", "words"),
+    [
+        ("control", Probe(PATH, Reply(200), [question()]), "asked", "the gate refused, and app.example.com answered"),
+        ("control", Probe(PATH, CADDY, [question(host=None)]), "host", "the proxy names no host"),
+        ("control", Probe(PATH, CADDY, [question(host="b.example")]), "host", "b.example instead of app.example.com"),
+        ("control", Probe(PATH, CADDY, [question(client=None, why="nothing")]), "client", "has an address: nothing"),
+        ("uri", Probe(PATH, CADDY, [question(path="/canary-0a1b/forged-5")]), "x-forwarded-uri", "is believed"),
+        ("original", Probe(PATH, CADDY, [question(path="/canary-0a1b/forged-6")]), "x-original-uri", "is believed"),
+        ("host", Probe(PATH, CADDY, [question(host="f.canary-0a1b.invalid")]), "x-forwarded-host", "opens every"),
+        ("method", Probe(PATH, Reply(200), [question()]), "opened", "X-Forwarded-Method was answered with 200"),
+        ("dots", Probe(PATH, Reply(302), [question()]), "opened", "for a path with .. was answered with 302"),
+        ("line_break", Probe(PATH, CADDY, [question(arrived={"X-Knocker-Canary": "x"})]), "paths", "the client's own"),
+        ("coded_sign", Probe("/c%3Bx", CADDY, [question(path="/c;x")]), "paths", ".../c%3Bx became .../c;x"),
+        ("body", Probe(PATH, Reply(504), ()), "body", "is answered with 504"),
+        ("body", Probe(PATH, Reply(0, "it timed out"), ()), "body", "gets no answer: it timed out"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_one_question(name: str, probe: Probe, check: str, words: str) -> None:
+    assert words in said(evidence(probes=probes(**{name: probe})), "fault")[check]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_redirect_of_the_app_to_a_visitor_who_is_let_in_is_no_fault(trusted: bool) -> None:
+    inside = {name: Probe(PATH, Reply(302), [question(allowed=True)]) for name in NAMES}
+    assert not said(evidence(probes=inside), "fault", "advice")
+    assert "refusals" in said(evidence(probes=inside), "unsure")
+
+
+def test_what_cannot_be_known_is_said_as_that() -> None:
+    found = evidence(skew=None, families={"IPv4": "", "IPv6": None})
+    assert set(said(found, "unsure")) == {"clock", "families"}
+    assert "families" not in said(found, "ok")
+
+
+def test_a_machine_that_is_trusted_itself_proves_nothing_by_its_forgeries() -> None:
+    """As on the proxy's own machine, asking the gate without it."""
+    alone = {**ASKER, "peer": "127.0.0.1", "client": None, "why": "told nothing", "forwarded_for": []}
+    found = evidence(asker=alone, direct=True, forged_askers=[("100::1", {**alone, "client": "100::1"})])
+    assert not said(found, "fault")
+    assert "itself in server.trusted_proxies" in said(found, "ok")["gate"]
+
+
+def test_a_proxy_that_names_always_the_same_path_or_none_is_told() -> None:
+    nothing = {name: Probe(PATH, CADDY) for name in NAMES}
+    for path, words in ((None, "does not say which path"), ("/_knocker", "names /_knocker, whatever")):
+        found = evidence(probes=nothing, others=[question(path=path)] * 8)
+        assert words in said(found, "fault")["path"]
+    assert set(said(evidence(probes=nothing, others=[question(path="/a"), question(path="/b")] * 4), "unsure")) == {
+        "asked"
+    }
+
+
+@pytest.mark.parametrize(
+    ("seen", "server", "proxy"),
+    [
+        ({}, "Caddy", "caddy"),
+        ({}, "nginx/1.31.3", "nginx"),
+        ({}, "envoy", "envoy"),
+        ({"path_in_target": True, "method": None}, "", "envoy"),
+        ({"headers": ["Accept-Encoding", "Host"]}, "", "traefik"),
+        ({"headers": ["Host"], "closes": True}, "", "haproxy"),
+    ],
+)
+def test_what_mends_it_is_told_for_the_proxy_that_is_there(seen: dict[str, Any], server: str, proxy: str) -> None:
+    control = Probe(PATH, Reply(401, server=server), [question(host=None, **seen)])
+    found = evidence(probes=probes(control=control), front=Reply(401))
+    assert f"-> {proxy}: " in said(found, "fault")["host"]
+    assert "-> traefik: " in said(replace(found, proxy="traefik"), "fault")["host"]
+
+
+@pytest.mark.parametrize("problem", _REMEDIES)
+def test_each_remedy_names_its_proxy_and_without_one_all_of_them(problem: str) -> None:
+    for proxy in set(PROXIES) & set(_REMEDIES[problem]):
+        assert remedy(problem, proxy).startswith(f"{proxy}: ")
+        assert remedy(problem, proxy) in remedy(problem, "")
