@@ -17,11 +17,13 @@ from typing import Any, Self
 
 import yaml
 
+from tests import quick
 from tests.net import Answer, dying_with_us
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 PROJECT = Path(__file__).parent.parent
-CADDY = str(SCRIPTS / "caddy")
+CADDY, TWISTD = str(SCRIPTS / "caddy"), str(SCRIPTS / "twistd")
+LONG = os.environ.get("KNOCKER_TEST_LONG") == "1"
 
 Settings = Mapping[str, Any]
 
@@ -77,7 +79,7 @@ class Server:
         self.prefix = prefix or []
         self.environment: dict[str, str] = {}
         self.log_file = directory / f"{Path(command[0]).name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | quick.Child | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -117,6 +119,9 @@ class Server:
     def launch(self) -> None:
         """Start it without waiting."""
         assert not self.running
+        if not (LONG or self.prefix or self.environment) and self.command[0] == TWISTD:
+            self._process = quick.start(self.command, self.directory, self.log_file)
+            return
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self.prefix, *dying_with_us(self.command)],
@@ -258,7 +263,7 @@ class SocketKnocker(Knocker):
 
 def twistd(*options: str) -> list[str]:
     """The command that starts Knocker."""
-    return [str(SCRIPTS / "twistd"), "-n", "--pidfile=", "knocker", *options]
+    return [TWISTD, "-n", "--pidfile=", "knocker", *options]
 
 
 class Caddy(Server):

@@ -58,7 +58,8 @@ def test_the_time_runs_down_and_the_door_closes(stage: Stage, visitor: Visitor) 
     visitor.knock(BRIEF)
     is_open(page)
     bar = page.get_by_role("progressbar")
-    assert (bar.get_attribute("max"), bar.get_attribute("aria-label")) == ("2", "Time left: 127.0.0.1")
+    assert bar.get_attribute("max") in ("1", "2")  # whole seconds of 2 s, some of which may have passed
+    assert bar.get_attribute("aria-label") == "Time left: 127.0.0.1"
     expect(page.locator("#said")).to_have_text("The time is over: the door is closed.")
     expect(page.get_by_role("button", name="Knock")).to_be_visible()
     refused = page.goto(stage.url(APP))

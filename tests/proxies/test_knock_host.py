@@ -32,7 +32,7 @@ HIDDEN = [
     "/metrics",
     "/explain/",
     "/openapi.json",
-    "/canaries",
+    "/canaries/",
     "/healthx",
     "/knock/../verify",
     "/knock%2f..%2fverify",
