@@ -32,6 +32,12 @@ class Where:
         """Whether a key on its way there can be read by others."""
         return not (self.secure or self.host == "localhost" or _is_loopback(self.host))
 
+    @property
+    def authority(self) -> str:
+        """Host and port as a URL has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
+
     def __str__(self) -> str:
         return f"{self.host} port {self.port}"
 

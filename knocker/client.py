@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import socket
 
 TIMEOUT = 10  # seconds
+LONGEST = 120.0  # seconds that an answer may take as a whole
 SMALL, LARGE = 64 << 10, 64 << 20  # bytes of an answer: most of them, a list of grants
 
 
@@ -69,7 +71,7 @@ def ask(
     lines = [("X-Api-Key", account.key), ("Accept", "application/json"), *forged]
     if body:
         lines.append(("Content-Type", "application/json"))
-    return exchange(account.where, method, account.where.path + path, candidates, lines, body, most)
+    return exchange(account.where, method, account.where.path + path, candidates, lines, body, most, TIMEOUT)
 
 
 def probe(where: Where, target: str, candidates: Sequence[Candidate], within: float) -> int:
@@ -86,10 +88,12 @@ def exchange(
     body: bytes = b"",
     most: int = SMALL,
     within: float = TIMEOUT,
+    host: str | None = None,
 ) -> Answer:
     """One request without proxies or redirects, for the target and with the lines as they are; raises Failed.
 
-    `most` bytes of the answer are read, none where it is below 0; `within`: seconds for each step.
+    `most` bytes of the answer are read, none where it is below 0; `within`: seconds for each step, and `LONGEST` for
+    all; `host`: the Host line, instead of the one that is due.
     """
     import http.client
 
@@ -98,20 +102,50 @@ def exchange(
     connection.default_port = 443 if where.secure else 80  # which of them the Host line may leave out
     connection.sock = _connected(where, candidates, within)
     try:
-        connection.putrequest(method, target)
-        for name, value in (*lines, ("Connection", "close"), ("User-Agent", f"knocker/{__version__}")):
-            connection.putheader(name, value)
-        if body or method == "POST":
-            connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body or None)
-        with connection.getresponse() as response:
-            return _received(response, where, most)
+        with _cut_off_at_last(connection.sock):
+            connection.putrequest(method, target, skip_host=host is not None)
+            for name, value in _all_lines(lines, method, body, host):
+                connection.putheader(name, value)
+            connection.endheaders(body or None)
+            with connection.getresponse() as response:
+                return _received(response, where, most)
     except OSError as error:
         raise Failed(NO_ANSWER, f"no answer from {where}: {_reason(error)}") from None
-    except http.client.HTTPException:
+    except (http.client.HTTPException, ValueError):  # the latter for a length that is no number, and the like
         raise Failed(REFUSED, f"{where} does not answer in HTTP, or only half") from None
     finally:
         connection.close()
+
+
+def _all_lines(
+    lines: Sequence[tuple[str, str]], method: str, body: bytes, host: str | None
+) -> Iterator[tuple[str, str]]:
+    if host is not None:
+        yield "Host", host
+    yield from lines
+    yield "Connection", "close"
+    yield "User-Agent", f"knocker/{__version__}"
+    if body or method == "POST":
+        yield "Content-Length", str(len(body))
+
+
+@contextmanager
+def _cut_off_at_last(wire: socket.socket) -> Iterator[None]:
+    """Whoever sends a little now and then, or says "go on" without end, is cut off all the same."""
+    import socket
+    import threading
+
+    def cut_off() -> None:
+        with suppress(OSError):
+            wire.shutdown(socket.SHUT_RDWR)
+
+    alarm = threading.Timer(LONGEST, cut_off)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        yield
+    finally:
+        alarm.cancel()
 
 
 def _received(response: http.client.HTTPResponse, where: Where, most: int) -> Answer:
@@ -164,7 +198,7 @@ def _connected_to(where: Where, candidate: Candidate, within: float) -> socket.s
 
 def _reason(error: OSError) -> str:
     if isinstance(error, TimeoutError):
-        return f"nothing came within {TIMEOUT} s" if error.errno is None else "it timed out"
+        return "nothing came in time" if error.errno is None else "it timed out"
     if getattr(error, "verify_message", ""):  # of a ssl.SSLError, as is `reason`
         return printable(str(getattr(error, "verify_message", "")))
     text = str(getattr(error, "reason", "") or "").lower().replace("_", " ")

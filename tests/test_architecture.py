@@ -67,7 +67,7 @@ ROOMS: dict[str, set[str]] = {
         "knocker.doctor",
         "click",
     },
-    "knocker.doctor": {"knocker.doctor"},
+    "knocker.doctor": {"knocker.core", "knocker.doctor"},
     "knocker.doctor.probing": {
         *("knocker.core", "knocker.account", "knocker.client", "knocker.remote", "knocker.faults", "knocker.doctor"),
     },

@@ -778,7 +778,7 @@ def test_no_answer_is_status_3(gate: Gate, run: Run, args: list[str], monkeypatc
     cases: list[tuple[Reply | None, str]] = [
         (None, "Connection refused"),
         (b"", "closed connection without response"),
-        (lambda connection: time.sleep(0.5), "nothing came within"),
+        (lambda connection: time.sleep(0.5), "nothing came in time"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", "closed early"),
     ]
     for answer, said in cases:

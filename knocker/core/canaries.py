@@ -6,7 +6,7 @@ watch: a verdict is what it would be without them, and it is given before they l
 
 from __future__ import annotations
 
-from collections import deque
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,8 +18,12 @@ MOST_LIVE = 16
 MOST_QUESTIONS = 64  # that one canary keeps
 MOST_OTHERS = 8
 MOST_TEXT = 300  # characters of a value that is shown
+MOST_NAMES = 40  # of headers that are shown, each of so many characters:
+LONGEST_NAME = 40
+SPAN = 112  # bits: an address of a canary's is any that has these of it
 _DISCARD = 0x0100 << 112  # 100::/64, addresses that are nobody's (RFC 6666)
 _EXAMPLES = 0x20010DB8 << 96  # 2001:db8::/32 (RFC 3849), should those be anybody's here
+_NO_ZERO_GROUP = 0x8000_8000_8000_0000  # so that the text of each address of a span begins alike
 _TARGET = "the request itself"
 
 
@@ -29,7 +33,7 @@ class Heard:
 
     `believed`: the peer's word counts; `client` is None exactly where `why` is not, which tells why there is none;
     `host` and `path` are None where they are not known for sure. `in_target`: the path stands in the request target.
-    `lines`: the header lines that were read, all of them where `whole`.
+    `verdict`: outcome and cause. `lines`: the header lines that were read, all of them where `whole`.
     """
 
     peer: str
@@ -39,7 +43,7 @@ class Heard:
     host: str | None
     path: str | None
     in_target: bool
-    allowed: bool
+    verdict: tuple[str, str]
     lines: Sequence[tuple[str, str]]
     whole: bool
 
@@ -63,17 +67,23 @@ class Value:
 
 @dataclass(slots=True)
 class Canary:
-    """An address, a path and a host that nobody has. `maker`: the client that asked for it, if it is known."""
+    """Addresses, a path and a host that nobody has. `maker`: the client that asked for it, if it is known."""
 
     id: str
-    address: Address
+    address: Address  # the first of its span
     maker: Address | None
     ends_at: float  # boot seconds
     found_address: Value = field(init=False)
     found_path: Value = field(init=False)
     found_host: Value = field(init=False)
     questions: list[dict[str, object]] = field(default_factory=list)
-    others: deque[dict[str, object]] = field(default_factory=lambda: deque(maxlen=MOST_OTHERS))
+    # Of the maker's other questions how many each host was asked, and for a path, whose name is not kept.
+    others: dict[tuple[str | None, int | None], int] = field(default_factory=dict)
+
+    @property
+    def first(self) -> bytes:
+        """What the text of each address of its span begins with."""
+        return self.found_address.text[:-1].encode()
 
     def __post_init__(self) -> None:
         self.found_address = Value(str(self.address))
@@ -85,18 +95,19 @@ class Canary:
         return max(0, int(self.ends_at - now))
 
     def look(self, heard: Heard) -> None:
-        """Keep a question that bears one of the values, and the last ones of its maker's that bear none."""
-        mark = MARK + self.id
+        """Keep a question that bears one of the values, and count those of its maker's that bear none."""
+        mark, begin = MARK + self.id, self.first.decode()
         arrived = {
-            name: value[:MOST_TEXT]
+            name[:LONGEST_NAME]: value[:MOST_TEXT]
             for name, value in heard.lines
-            if mark in value.lower() or self.found_address.text in value
+            if mark in value.lower() or begin in value
         }
         has_path = heard.path is not None and mark in heard.path.lower()
-        is_client = heard.client == self.address
+        client = heard.client
+        is_client = client is not None and client.bits == 128 and client.widened(SPAN) == self.address.widened(SPAN)
         if not (arrived or has_path or is_client):
-            if heard.believed and self.maker is not None and heard.client == self.maker:
-                self.others.append(_shown(heard, arrived))
+            if heard.believed and self.maker is not None and client == self.maker:
+                self._count(heard)
             return
         if is_client:
             self.found_address.use("X-Forwarded-For")
@@ -107,6 +118,13 @@ class Canary:
         if len(self.questions) < MOST_QUESTIONS:
             self.questions.append(_shown(heard, arrived))
 
+    def _count(self, heard: Heard) -> None:
+        other = heard.host, None if heard.path is None else hash(heard.path)
+        count = self.others.pop(other, 0) + 1
+        while len(self.others) >= MOST_OTHERS:
+            del self.others[next(iter(self.others))]
+        self.others[other] = count
+
     def shown(self, now: float) -> dict[str, object]:
         """What it has found, as JSON has it."""
         return {
@@ -116,12 +134,16 @@ class Canary:
             "path": self.found_path.shown(),
             "host": self.found_host.shown(),
             "questions": self.questions,
-            "others": list(self.others),
+            "others": [
+                {"host": host, "has_path": path is not None, "count": count}
+                for (host, path), count in self.others.items()
+            ],
         }
 
 
 def _shown(heard: Heard, arrived: dict[str, str]) -> dict[str, object]:
     methods = [value for name, value in heard.lines if name == "X-Forwarded-Method"]
+    names = sorted({name[:LONGEST_NAME] for name, _ in heard.lines})[:MOST_NAMES]
     return {
         "peer": heard.peer,
         "trusted": heard.believed,
@@ -131,10 +153,11 @@ def _shown(heard: Heard, arrived: dict[str, str]) -> dict[str, object]:
         "path": heard.path[:MOST_TEXT] if heard.path is not None else None,
         "path_in_target": heard.in_target,
         "method": methods[0][:MOST_TEXT] if methods else None,
-        "allowed": heard.allowed,
-        "arrived": arrived,
-        "headers": sorted({name for name, _ in heard.lines}) if heard.whole else None,
-        "closes": any(name == "Connection" and "close" in value.lower() for name, value in heard.lines),
+        "allowed": heard.verdict[0] == "allow",
+        "cause": heard.verdict[1],
+        "arrived": dict(list(arrived.items())[:MOST_NAMES]),
+        "headers": names if heard.whole else None,
+        "closes": any(name == "Connection" and re.search("close", value, re.I) for name, value in heard.lines),
     }
 
 
@@ -161,7 +184,7 @@ class Canaries:
 
     def concern(self, data: bytes) -> bool:
         """Whether a request's bytes may bear one."""
-        return MARK.encode() in data.lower()
+        return MARK.encode() in data.lower() or any(one.first in data for one in self.live.values())
 
     def look(self, heard: Heard, now: float) -> None:
         """Let every live one see a question."""
@@ -175,7 +198,8 @@ class Canaries:
 
     def _address(self, is_taken: Callable[[Address], bool]) -> Address:
         for base in (_DISCARD, _EXAMPLES):
-            address = Address(128, base | int.from_bytes(self._random(8)))
+            random = int.from_bytes(self._random(6)) << 16
+            address = Address(128, base | random | _NO_ZERO_GROUP)
             if not is_taken(address):
                 return address
         return address  # settings that take both take nearly every address there is

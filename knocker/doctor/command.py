@@ -36,6 +36,8 @@ def doctor(
     except ValueError as error:
         raise Failed(USAGE, f"URL: {error}") from None
     caller = known_account(gate if gate is not None else url, key_file)
+    if (caller.where.host, caller.where.port) == (where.host, where.port) and caller.where.path == where.path:
+        raise Failed(USAGE, "URL: that is the gate itself", "name a service behind it, e.g. https://app.example.com")
     findings = diagnose(examine(caller, where, proxy or ""))
     if as_json:
         click.echo(json.dumps({"findings": [finding.shown() for finding in findings]}, indent=2))

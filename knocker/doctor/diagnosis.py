@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from knocker.core.hosts import read_host
 from knocker.doctor.comfort import of_comfort
 from knocker.doctor.evidence import FAULT, OK, REFUSALS, UNSURE, Evidence, Finding, Question
 from knocker.doctor.forgeries import of_forgeries, of_paths
-from knocker.doctor.remedies import remedy
+from knocker.doctor.gate import of_clock, of_gate
+from knocker.doctor.remedies import mend_of_why, remedy
 
-MOST_SKEW = 5  # seconds between two clocks that nobody need know of
-MANY = 5  # questions that look alike are no accident
+_MANY = 8  # questions that look alike are no accident
+_SERVERS = {
+    **{name: name for name in ("caddy", "nginx", "envoy", "traefik", "haproxy")},
+    **dict.fromkeys(("openresty", "angie", "tengine"), "nginx"),
+}
 
 
 def diagnose(evidence: Evidence) -> list[Finding]:
     """Everything that can be said, in the order in which it is best mended."""
     proxy = evidence.proxy or _proxy_of(evidence)
-    control = evidence.probes["control"]
-    found = [*_of_gate(evidence, proxy), *_of_clock(evidence), *_of_families(evidence)]
-    asked = next(iter(control.questions), None)
-    if asked is None and (untold := _untold_path(evidence, proxy)) is not None:
-        asked = evidence.others[-1]
-        found.append(untold)
+    found = [*of_gate(evidence, proxy), *of_clock(evidence), *_of_families(evidence, proxy)]
+    asked = evidence.control.question
     if asked is None:
-        return [*found, _not_asked(evidence, proxy)]
+        untold = [*_of_untold_path(evidence, proxy)]
+        return [*found, *untold, *(of_forgeries(evidence, proxy) if untold else [_not_asked(evidence, proxy)])]
     found += _of_control(evidence, asked, proxy)
     if asked["trusted"]:
-        found += of_forgeries(evidence, asked, proxy)
+        found += of_forgeries(evidence, proxy)
         found += of_paths(evidence, proxy)
         found += of_comfort(evidence, asked, proxy)
     return found
@@ -34,125 +36,86 @@ def diagnose(evidence: Evidence) -> list[Finding]:
 
 def _proxy_of(evidence: Evidence) -> str:
     """Which proxy it seems to be, empty where that cannot be told."""
-    control = evidence.probes["control"]
-    said = f"{control.reply.server} {evidence.front.server}".lower()
-    for name in ("caddy", "nginx", "envoy"):
-        if name in said:
-            return name
-    for question in [*control.questions, *evidence.others]:
-        names = question["headers"] or ()
-        if question["path_in_target"]:
-            return "envoy"
-        if "Via" not in names:
-            return "traefik" if "Accept-Encoding" in names else "haproxy" if question["closes"] else ""
-    return ""
+    asked = evidence.control.question
+    names = (asked["headers"] or ()) if asked is not None else ()
+    if asked is not None and asked["path_in_target"]:
+        return "envoy"
+    said = f"{evidence.control.reply.server} {evidence.front.server}".lower()
+    if asked is None or not asked["allowed"]:  # else it is the app that says so
+        for word, name in _SERVERS.items():
+            if word in said:
+                return name
+    if "caddy" in said:  # which leaves its name beside the app's
+        return "caddy"
+    if asked is None or said.strip():
+        return ""
+    if "Accept-Encoding" in names and "User-Agent" not in names:
+        return "traefik"
+    return "haproxy" if asked["closes"] and "User-Agent" not in names else ""
 
 
-# --- The gate's own address ------------------------------------------------------------------------------------------
-
-
-def _of_gate(evidence: Evidence, proxy: str) -> Iterator[Finding]:
-    asker = evidence.asker
-    believed = [address for address, seen in evidence.forged_askers if seen["client"] == address]
-    if believed and not evidence.direct:
-        yield Finding(
-            FAULT,
-            "knock-host",
-            "whoever knocks may choose whose door opens: the gate believed a forged X-Forwarded-For",
-            remedy("knock-x-forwarded-for", proxy),
-        )
-    if asker["client"] is None:
-        if evidence.direct and asker["trusted"]:
-            yield Finding(
-                OK,
-                "gate",
-                f"the gate was asked directly, from {asker['peer']}, which is itself in server.trusted_proxies: right"
-                " if the proxy asks from there, else take it out",
-            )
-        else:
-            yield Finding(
-                FAULT, "gate", f"a knock by this way has no client: {asker['why']}", _mend_of_why(asker, proxy)
-            )
-        return
-    how = f"through {asker['peer']}" if asker["trusted"] else "directly"
-    yield Finding(OK, "gate", f"a knock from here would open the door for {asker['client']}, as the gate sees it {how}")
-
-
-def _mend_of_why(asked: Question, proxy: str) -> str:
-    """What gives a request its client; by what the gate was told."""
-    why = asked["why"] or ""
-    if not asked["trusted"]:
-        return f'add "{asked["peer"]}" to server.trusted_proxies in knocker.yaml, if that is your proxy'
-    if "only addresses of server.trusted_proxies" in why:
-        return (
-            "make server.trusted_proxies narrower: only addresses from which proxies ask, none that a visitor can have"
-        )
-    return remedy("x-forwarded-for", proxy)
-
-
-def _of_clock(evidence: Evidence) -> Iterator[Finding]:
-    skew = evidence.skew
-    if skew is None:
-        yield Finding(UNSURE, "clock", "the gate told no time, so its clock could not be compared")
-    elif abs(skew) > MOST_SKEW:
-        way = "ahead of" if skew > 0 else "behind"
-        yield Finding(
-            FAULT,
-            "clock",
-            f"the gate's clock is {abs(round(skew))} s {way} this machine's: packets over UDP are refused when it is"
-            " more than udp.window_seconds, and times that are shown are off",
-            "let both machines keep their time, e.g. with systemd-timesyncd or chrony",
-        )
-    else:
-        yield Finding(OK, "clock", "the gate's clock and this machine's agree")
-
-
-def _of_families(evidence: Evidence) -> Iterator[Finding]:
-    works = [family for family, fault in evidence.families.items() if fault == ""]
-    for family, fault in evidence.families.items():
-        if fault is None:
+def _of_families(evidence: Evidence, proxy: str) -> Iterator[Finding]:
+    families = evidence.families
+    works = [family for family, probe in families.items() if probe is not None and probe.reply.status]
+    asked = [family for family, probe in families.items() if probe is not None and probe.questions]
+    for family, probe in families.items():
+        if probe is None:
             yield Finding(
                 UNSURE, "families", f"{evidence.host} has an {family} address, but this machine has no {family}"
             )
-        elif fault:
+        elif not probe.reply.status:
             other = f", while {works[0]} works" if works else ""
             yield Finding(
                 FAULT,
                 "families",
-                f"{evidence.host} has an {family} address, but there is no answer over it{other}: {fault}",
-                f"let the proxy listen on {family} too, open its port there, or take that address out of DNS",
+                f"{evidence.host} has an {family} address, but there is no answer over it{other}: {probe.reply.fault}",
+                probe.reply.hint
+                or f"let the proxy listen on {family} too, open its port there, or take that address out of DNS",
             )
-    if works and len(works) == len(evidence.families):
+        elif asked and family not in asked:
+            yield Finding(
+                FAULT,
+                "families",
+                f"over {family} {evidence.host} answers {probe.reply.status}, and this gate is not asked, as it is over"
+                f" {asked[0]}: does that address lead past the proxy?",
+                remedy("asked", proxy),
+            )
+    if works and len(works) == len(families) and len(asked) in (0, len(works)):
         yield Finding(OK, "families", f"{evidence.host} answers over {' and '.join(works)}")
 
 
-# --- The honest request ----------------------------------------------------------------------------------------------
+# --- Nothing came to the gate ----------------------------------------------------------------------------------------
 
 
-def _untold_path(evidence: Evidence, proxy: str) -> Finding | None:
+def _of_untold_path(evidence: Evidence, proxy: str) -> Iterator[Finding]:
     """Whether the gate was asked, but not for the path that was."""
-    paths = [question["path"] for question in evidence.others]
-    if len(paths) < MANY or len(set(paths)) > 1:
-        return None
-    what = "does not say which path is asked for" if paths[0] is None else f"names {paths[0]}, whatever is asked for"
-    return Finding(
-        FAULT,
-        "path",
-        f"the proxy {what}: no path of excluded_paths will ever be open, or too much",
-        remedy("x-forwarded-uri", proxy),
-    )
+    mine = [other for other in evidence.others if other["host"] in (None, _host(evidence)) and other["count"] >= _MANY]
+    if len(mine) == 1:
+        what = "names always the same path" if mine[0]["has_path"] else "does not say which path is asked for"
+        yield Finding(
+            FAULT,
+            "path",
+            f"the proxy {what}: no path of excluded_paths will ever be open, or all of them will",
+            remedy("x-forwarded-uri", proxy),
+        )
+
+
+def _host(evidence: Evidence) -> str | None:
+    """The app's name as the gate writes it."""
+    name = f"[{evidence.host}]" if ":" in evidence.host else evidence.host
+    return read_host(name.encode())
 
 
 def _not_asked(evidence: Evidence, proxy: str) -> Finding:
     """What it means that no question of ours came to the gate."""
-    reply, front = evidence.probes["control"].reply, evidence.front
+    reply, front = evidence.control.reply, evidence.front
     if reply.status == 0:
-        return Finding(UNSURE, "asked", f"{evidence.host} gave no answer: {reply.fault}")
-    if 200 <= front.status < 300 or (reply.status in (200, 404, 405) and front.status not in (0, *REFUSALS, 404)):
+        return Finding(UNSURE, "asked", f"{evidence.host} gave no answer: {reply.fault}", reply.hint)
+    if 200 <= reply.status < 300 or 200 <= front.status < 300 or (reply.status == 404 and 300 <= front.status < 400):
         return Finding(
             FAULT,
             "asked",
-            f"{evidence.host} answers {front.status} to everybody: this gate is not asked",
+            f"{evidence.host} answers this machine {front.status} without asking this gate",
             remedy("asked", proxy),
         )
     if 300 <= reply.status < 400:
@@ -173,42 +136,71 @@ def _not_asked(evidence: Evidence, proxy: str) -> Finding:
     )
 
 
+# --- The honest request ----------------------------------------------------------------------------------------------
+
+
 def _of_control(evidence: Evidence, asked: Question, proxy: str) -> Iterator[Finding]:
-    status = evidence.probes["control"].reply.status
     if not asked["trusted"]:
         yield Finding(
             FAULT,
             "trusted_proxies",
             f"the proxy asks from {asked['peer']}, which is not in server.trusted_proxies, so nobody gets in",
-            _mend_of_why(asked, proxy),
+            mend_of_why(asked, proxy),
         )
         return
     yield Finding(OK, "asked", f"the gate is asked before {evidence.host} answers")
-    if not asked["allowed"] and 200 <= status < 400:
-        yield Finding(
-            FAULT,
-            "asked",
-            f"the gate refused, and {evidence.host} answered {status} all the same",
-            remedy("asked", proxy),
-        )
-    if asked["allowed"]:
-        yield Finding(
-            UNSURE,
-            "refusals",
-            "this machine is let in, so nothing can be said of how the proxy refuses",
-            "run doctor once from a machine that is not let in, e.g. over a phone's network",
-        )
+    yield from _of_refusal(evidence, asked, proxy)
     if asked["client"] is None:
-        yield Finding(FAULT, "client", f"no visitor has an address: {asked['why']}", _mend_of_why(asked, proxy))
+        yield Finding(FAULT, "client", f"no visitor has an address: {asked['why']}", mend_of_why(asked, proxy))
     else:
         yield from _of_client(evidence.asker, asked, proxy)
-    if asked["host"] != evidence.host.lower():
+    if asked["path"] is None:
+        yield Finding(
+            FAULT,
+            "path",
+            "the gate does not know for sure which path is asked for: no path of excluded_paths will ever be open",
+            remedy("x-forwarded-uri", proxy),
+        )
+    elif asked["path"] != evidence.control.path:
+        yield Finding(
+            FAULT,
+            "path",
+            f"asked for {evidence.control.path}, the proxy asks the gate about {asked['path']}: excluded paths and the"
+            " app mean different ones",
+            remedy("decoded", proxy),
+        )
+    if asked["host"] != _host(evidence):
         named = f"{asked['host']} instead of {evidence.host}" if asked["host"] else "no host"
         yield Finding(
             FAULT,
             "host",
             f"the proxy names {named}: keys with `hosts`, and settings by host, will not work",
             remedy("x-forwarded-host", proxy),
+        )
+
+
+def _of_refusal(evidence: Evidence, asked: Question, proxy: str) -> Iterator[Finding]:
+    reply = evidence.control.reply
+    if asked["cause"] in ("grant", "always_allowed"):
+        yield Finding(
+            UNSURE,
+            "refusals",
+            "this machine is let in, so nothing can be said of how the proxy refuses",
+            "run doctor once from a machine that is not let in, e.g. over a phone's network",
+        )
+    elif not asked["allowed"] and 200 <= reply.status < 300:
+        yield Finding(
+            FAULT,
+            "asked",
+            f"the gate refused, and {evidence.host} answered {reply.status} all the same",
+            remedy("asked", proxy),
+        )
+    elif not asked["allowed"] and 300 <= reply.status < 400:
+        yield Finding(
+            UNSURE,
+            "refusals",
+            f"whoever is refused is led to {reply.location or 'another address'}: right if that is the knock page's,"
+            " and not the app's",
         )
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 OK, FAULT, ADVICE, UNSURE = "ok", "fault", "advice", "unsure"
+REFUSALS = (401, 403)  # the statuses with which a gate denies
+INJECTED = "X-Knocker-Canary"  # a header that a line break in a path would begin
 
 Question = Mapping[str, Any]  # one of a canary's questions, as the gate shows it
 
@@ -31,11 +33,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the public address answered: `status` is 0 where nothing came, and `fault` says why."""
+    """What an address answered: `status` is 0 where nothing came; then `fault` says why, and `hint` what helps.
+
+    `server`: its Server and Via lines; `location`: where a redirect leads.
+    """
 
     status: int
     fault: str = ""
-    server: str = ""  # its Server and Via lines
+    hint: str = ""
+    server: str = ""
     location: str = ""
 
 
@@ -47,31 +53,44 @@ class Probe:
     reply: Reply
     questions: Sequence[Question] = ()
 
+    @property
+    def question(self) -> Question | None:
+        """The first of them."""
+        return self.questions[0] if self.questions else None
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """All that was seen.
 
     `host`: the app's, as the URL names it; `skew`: seconds that the gate's clock is ahead, None where it told none;
-    `families`: for each family of the app's name why it gave no answer, "" where it did, None where this machine has
-    none of it; `asker`: the gate's view of a request to itself, which was sent without a proxy between where it is
-    `direct`, and `forged_askers` with a forged X-Forwarded-For, each with the forged address; `front`: the plain answer
-    of the app's address itself; `probes`: by their names, the honest one is "control"; `others`: the last questions of
-    this machine's that could not be told apart; `used_addresses`: the probes whose forged address /verify took for the
-    client.
+    `families`: an honest request over each family that the app's name has, None where this machine has none of it;
+    `asker`: the gate's view of a request to itself, `forged_asker` that of one with the X-Forwarded-For `forged`;
+    `own`: these came from an address of this machine's, with nothing between; `front`: the plain answer of the app's
+    address itself; `probes`: by their names, the honest one is "control"; `others`: how often this machine was asked
+    about without a word that is known; `used`: the probes whose forged address /verify took for the client.
     """
 
     host: str
     skew: float | None
-    families: Mapping[str, str | None]
+    families: Mapping[str, Probe | None]
     asker: Question
-    direct: bool
-    forged_askers: Sequence[tuple[str, Question]]
+    forged_asker: Question
+    forged: str
+    own: bool
     front: Reply
     probes: Mapping[str, Probe]
-    others: Sequence[Question] = ()
-    used_addresses: Sequence[str] = ()
+    others: Sequence[Mapping[str, Any]] = ()
+    used: Sequence[str] = ()
     proxy: str = ""  # caddy, nginx, traefik, envoy or haproxy; guessed where it is empty
 
+    @property
+    def control(self) -> Probe:
+        """The honest request."""
+        return self.probes["control"]
 
-REFUSALS = (401, 403)  # the statuses with which a gate denies
+    @property
+    def was_refused(self) -> bool:
+        """The gate refused the honest request, and so did the proxy."""
+        asked = self.control.question
+        return asked is not None and not asked["allowed"] and self.control.reply.status in REFUSALS

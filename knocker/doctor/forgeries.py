@@ -5,108 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from knocker.doctor.evidence import ADVICE, FAULT, OK, REFUSALS, Evidence, Finding, Question
+from knocker.doctor.evidence import ADVICE, FAULT, INJECTED, OK, Evidence, Finding
 from knocker.doctor.remedies import remedy
-
-
-def of_forgeries(evidence: Evidence, asked: Question, proxy: str) -> Iterator[Finding]:
-    """Every forgery that was believed, and those that came through in vain; `asked` is the honest question."""
-    faults = [
-        *_of_addresses(evidence, proxy),
-        *_of_host(evidence, proxy),
-        *_of_forged_path(evidence, "X-Forwarded-Uri", "uri", proxy),
-        *_of_forged_path(evidence, "X-Original-Uri", "original", proxy),
-        *_of_opened(evidence, asked, proxy),
-    ]
-    yield from faults
-    if not any(finding.level == FAULT for finding in faults):
-        yield Finding(OK, "forgeries", "no forged header made the gate believe anything")
-
-
-def _of_addresses(evidence: Evidence, proxy: str) -> Iterator[Finding]:
-    kinds = {"one": "a forged X-Forwarded-For", "several": "several forged lines of X-Forwarded-For"}
-    for name, words in kinds.items():
-        if name in evidence.used_addresses:
-            yield Finding(
-                FAULT,
-                "x-forwarded-for",
-                f"{words} is believed: whoever knows an address that is let in gets in",
-                remedy("x-forwarded-for", proxy),
-            )
-            return
-    names = ("one", "several")
-    if any("X-Forwarded-For" in question["arrived"] for name in names for question in evidence.probes[name].questions):
-        yield Finding(
-            ADVICE,
-            "x-forwarded-for",
-            "what visitors write into X-Forwarded-For comes along, in front of their addresses: no harm, since the gate"
-            " reads it from the right, unless server.trusted_proxies has an address of theirs. Needed only behind"
-            " another proxy, such as a CDN",
-            remedy("x-forwarded-for", proxy),
-        )
-    if "real" in evidence.used_addresses:
-        yield Finding(
-            FAULT,
-            "x-real-ip",
-            "the proxy makes X-Forwarded-For out of the client's own X-Real-IP or Forwarded: whoever knows an address"
-            " that is let in gets in",
-            remedy("x-forwarded-for", proxy),
-        )
-
-
-def _of_host(evidence: Evidence, proxy: str) -> Iterator[Finding]:
-    probe = evidence.probes["host"]
-    for question in probe.questions:
-        if str(question["host"]).endswith(".invalid"):
-            yield Finding(
-                FAULT,
-                "x-forwarded-host",
-                "a forged X-Forwarded-Host is believed: a key that opens one host opens every other one too",
-                remedy("x-forwarded-host", proxy),
-            )
-            return
-
-
-def _of_forged_path(evidence: Evidence, header: str, name: str, proxy: str) -> Iterator[Finding]:
-    problem = "x-forwarded-uri" if name == "uri" else "x-original-uri"
-    for question in evidence.probes[name].questions:
-        if "forged-" in str(question["path"]):
-            yield Finding(
-                FAULT,
-                problem,
-                f"a forged {header} is believed: whoever names an excluded path gets to every other one",
-                remedy(problem, proxy),
-            )
-            return
-        if "forged-" in question["arrived"].get(header, ""):
-            yield Finding(
-                ADVICE,
-                problem,
-                f"the client's own {header} comes through to the gate, which therefore knows no path for sure and"
-                " excludes none: no harm, but an open path is closed to whoever sends one",
-                remedy(problem, proxy),
-            )
-            return
-
-
-def _of_opened(evidence: Evidence, asked: Question, proxy: str) -> Iterator[Finding]:
-    """Forgeries after which the app answered somebody whom it would have refused."""
-    if asked["allowed"] or evidence.probes["control"].reply.status not in REFUSALS:
-        return
-    for name, probe in evidence.probes.items():
-        if 200 <= probe.reply.status < 400:
-            yield Finding(
-                FAULT,
-                "opened",
-                f"the request {_WORDS[name]} was answered with {probe.reply.status}, where an honest one is refused",
-                remedy("asked", proxy),
-            )
-
 
 _WORDS = {
     "one": "with a forged X-Forwarded-For",
     "several": "with several forged lines of X-Forwarded-For",
     "real": "with a forged X-Real-IP and Forwarded",
+    "vendors": "with forged headers such as CF-Connecting-IP",
     "host": "with a forged X-Forwarded-Host",
     "uri": "with a forged X-Forwarded-Uri",
     "original": "with a forged X-Original-URI",
@@ -121,22 +27,131 @@ _WORDS = {
     "two slashes": "for a path with //",
 }
 ODD_PATHS = ("dots", "coded dots", "coded slash", "coded sign", "line break", "two slashes")
+_ADDRESSES = {
+    "one": "a forged X-Forwarded-For is",
+    "several": "several forged lines of X-Forwarded-For are",
+    "real": "the client's own X-Real-IP or Forwarded is",
+    "vendors": "a client's own CF-Connecting-IP, True-Client-IP, X-Client-IP or the like is",
+}
+
+
+def of_forgeries(evidence: Evidence, proxy: str) -> Iterator[Finding]:
+    """Every forgery that was believed, and those that came through in vain."""
+    found = [
+        *_of_addresses(evidence, proxy),
+        *_of_hosts(evidence, proxy),
+        *_of_forged_path(evidence, "uri", "X-Forwarded-Uri", proxy),
+        *_of_forged_path(evidence, "original", "X-Original-URI", proxy),
+        *_of_opened(evidence, proxy),
+    ]
+    yield from found
+    if evidence.control.questions and not any(finding.level == FAULT for finding in found):
+        yield Finding(
+            OK,
+            "forgeries",
+            "no forgery made the gate believe anything: X-Forwarded-For, -Host, -Uri and -Method, X-Original-URI,"
+            " X-Real-IP, Forwarded, CF-Connecting-IP and its like, and Host",
+        )
+
+
+def _of_addresses(evidence: Evidence, proxy: str) -> Iterator[Finding]:
+    believed = next((name for name in _ADDRESSES if name in evidence.used), None)
+    if believed is not None:
+        yield Finding(
+            FAULT,
+            "x-forwarded-for" if believed in ("one", "several") else "x-real-ip",
+            f"{_ADDRESSES[believed]} believed: whoever knows an address that is let in gets in",
+            remedy("x-forwarded-for", proxy),
+        )
+        return
+    probes = (evidence.probes[name] for name in ("one", "several"))
+    if any("X-Forwarded-For" in question["arrived"] for probe in probes for question in probe.questions):
+        yield Finding(
+            ADVICE,
+            "x-forwarded-for",
+            "what visitors write into X-Forwarded-For comes along, in front of their addresses: no harm, since the gate"
+            " reads it from the right, unless server.trusted_proxies has an address of theirs. Needed only behind"
+            " another proxy, such as a CDN",
+            remedy("x-forwarded-for", proxy),
+        )
+
+
+def _of_hosts(evidence: Evidence, proxy: str) -> Iterator[Finding]:
+    kinds = {"host": "X-Forwarded-Host", "own host": "Host", "whole": "Host beside a whole URL"}
+    for name, words in kinds.items():
+        if any(str(question["host"]).endswith(".invalid") for question in evidence.probes[name].questions):
+            yield Finding(
+                FAULT,
+                "x-forwarded-host",
+                f"a forged {words} is believed, and the app answers all the same: a key that opens one host opens this"
+                " one too",
+                remedy("x-forwarded-host", proxy),
+            )
+            return
+
+
+def _of_forged_path(evidence: Evidence, name: str, header: str, proxy: str) -> Iterator[Finding]:
+    for question in evidence.probes[name].questions:
+        if "forged-" in str(question["path"]):
+            yield Finding(
+                FAULT,
+                header.lower(),
+                f"a forged {header} is believed: whoever names an excluded path gets to every other one",
+                remedy(header.lower(), proxy),
+            )
+            return
+        arrived = {line.lower(): value for line, value in question["arrived"].items()}
+        if "forged-" in arrived.get(header.lower(), ""):
+            yield Finding(
+                ADVICE,
+                header.lower(),
+                f"the client's own {header} comes through to the gate, which therefore knows no path for sure and"
+                " excludes none: no harm, but an open path is closed to whoever sends one",
+                remedy(header.lower(), proxy),
+            )
+            return
+
+
+def _of_opened(evidence: Evidence, proxy: str) -> Iterator[Finding]:
+    """Requests that the app answered, where it would have refused."""
+    if not evidence.was_refused:
+        return
+    if 200 <= evidence.front.status < 300:
+        yield Finding(
+            FAULT,
+            "opened",
+            f"{evidence.host} shows its first page ({evidence.front.status}) to whom other paths are refused: the gate"
+            " is not asked for that one",
+            remedy("asked", proxy),
+        )
+    for name, words in _WORDS.items():
+        if 200 <= evidence.probes[name].reply.status < 300:
+            status = evidence.probes[name].reply.status
+            yield Finding(
+                FAULT,
+                "opened",
+                f"the request {words} was answered with {status}, where an honest one is refused",
+                remedy("asked", proxy),
+            )
 
 
 def of_paths(evidence: Evidence, proxy: str) -> Iterator[Finding]:
     """Whether the gate was asked for the very paths that were sent."""
-    tidied, faults = [], []
+    tidied: list[str] = []
+    faults: list[str] = []
+    known = 0
     for name in ODD_PATHS:
         probe = evidence.probes[name]
         for question in probe.questions:
-            if "X-Knocker-Canary" in question["arrived"]:
+            if INJECTED in question["arrived"]:
                 faults.append("a line break in a path began a header of the client's own")
             path = question["path"]
-            if path is None or path == probe.path:
+            if path is None:
                 continue
-            if "%" in probe.path and _decodes(probe.path, path):
+            known += 1
+            if _decodes(probe.path, path):
                 faults.append(f"{_shape(probe.path)} became {_shape(path)} before the gate was asked")
-            else:
+            elif path != probe.path:
                 tidied.append(_WORDS[name].removeprefix("for a path with "))
     if faults:
         yield Finding(
@@ -145,7 +160,7 @@ def of_paths(evidence: Evidence, proxy: str) -> Iterator[Finding]:
             f"the gate judges another path than the app gets: {'; '.join(dict.fromkeys(faults))}",
             remedy("decoded", proxy),
         )
-    elif any(evidence.probes[name].questions for name in ODD_PATHS):
+    elif known:
         how = f", tidied up ({', '.join(tidied)})" if tidied else ", as they were sent"
         yield Finding(OK, "paths", f"odd paths come to the gate{how}; the app must get the same")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 _NGINX = "in location = /_knocker"
 _LUA = "in knocker.lua"
 _ENVOY = "in Envoy's authorization_request.headers_to_add"
@@ -101,3 +104,16 @@ def remedy(problem: str, proxy: str) -> str:
     if proxy in lines:
         return f"{proxy}: {lines[proxy]}"
     return "; ".join(f"{name}: {lines[name]}" for name in PROXIES if name in lines)
+
+
+def mend_of_why(asked: Mapping[str, Any], proxy: str) -> str:
+    """What gives a request its client; by what the gate was told of it."""
+    if not asked["trusted"]:
+        return f'add "{asked["peer"]}" to server.trusted_proxies in knocker.yaml, if that is your proxy'
+    if "only addresses of server.trusted_proxies" in (asked["why"] or ""):
+        return (
+            "let server.trusted_proxies hold only addresses from which proxies ask, none that a visitor can have; if"
+            " the proxy itself sees all visitors by one such address, as behind Docker's userland-proxy or a"
+            " masquerading network, let it see their own"
+        )
+    return remedy("x-forwarded-for", proxy)

@@ -90,8 +90,10 @@ def _client(house: House, call: Call, needs: Needs) -> Address:
     call.client = call.seen.client
     if call.client is None:
         if needs is Needs.KEY or (needs is Needs.CLIENT and unresolved is Unresolved.MISSING):
-            # The latter is somebody on the proxy's own machine who asks without it: an admin with the command.
-            return call.seen.peer if isinstance(call.seen.peer, Address) else NOBODY
+            # The latter is somebody on the proxy's own machine who asks without it: an admin with the command. All
+            # others share one limit, lest a stranger's forgeries shut out that machine.
+            peer = call.seen.peer if unresolved is Unresolved.MISSING else None
+            return peer if isinstance(peer, Address) else NOBODY
         forged = unresolved in (Unresolved.FORGED, Unresolved.FORGED_UNIX)
         refusal = Refusal.FORGED if forged else Refusal.NO_CLIENT
         raise Refused(refusal, f"peer {call.seen.peer}: {unresolved.value if unresolved else ''}")

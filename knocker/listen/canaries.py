@@ -7,6 +7,7 @@ from twisted.web.http import Request
 
 from knocker.core.addresses import Address
 from knocker.core.canaries import Heard
+from knocker.core.gate import Verdict
 from knocker.core.refusals import Refusal, Refused
 from knocker.core.visitor import Peer, Unresolved
 from knocker.listen import answers
@@ -18,7 +19,7 @@ from knocker.listen.question import Question
 async def make(house: House, call: Call) -> bytes:
     """Answer POST /canaries."""
     _check_right(call)
-    now = house.now()
+    now = house.now()  # a canary's time is the boot clock's, and the wall clock's is told for whoever compares it
 
     def is_taken(address: Address) -> bool:
         policy = house.gate.policy
@@ -31,6 +32,7 @@ async def make(house: House, call: Call) -> bytes:
         "path": made.found_path.text,
         "host": made.found_host.text,
         "expires_in_seconds": made.seconds_left(now.boot),
+        "time": now.wall,
     }
     return answers.answer(call.request, 200, answer)
 
@@ -51,7 +53,7 @@ def _check_right(call: Call) -> None:
 
 
 def watch(
-    house: House, peer: Peer, question: Question, found: Address | Unresolved, allowed: bool, whole: Request | None
+    house: House, peer: Peer, question: Question, found: Address | Unresolved, verdict: Verdict, whole: Request | None
 ) -> None:
     """Let the canaries look; whatever goes wrong there changes no verdict."""
     try:
@@ -63,7 +65,7 @@ def watch(
             host=question.host,
             path=question.path,
             in_target=question.tail.partition(b"?")[0] != b"",
-            allowed=allowed,
+            verdict=verdict.label,
             lines=_all_lines(whole) if whole is not None else _read_lines(question),
             whole=whole is not None,
         )

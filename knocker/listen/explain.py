@@ -9,7 +9,7 @@ from knocker.core.explain import Told
 from knocker.core.hosts import read_host
 from knocker.core.refusals import Refusal, Refused
 from knocker.listen import answers
-from knocker.listen.call import Call
+from knocker.listen.call import Call, forbidden_here
 from knocker.listen.house import House
 from knocker.listen.request import FORWARDED_FOR, lines
 
@@ -45,6 +45,7 @@ async def explain(house: House, call: Call) -> bytes:
             "client": str(call.seen.client) if call.seen.client is not None else None,
             "why": call.seen.unresolved.value if call.seen.unresolved is not None else None,
             "host": call.seen.host,
+            "refused": forbidden_here(house).why(call.seen.client.network) if call.seen.client is not None else None,
         }
         if b"host" not in given:
             asked = Asked(call.seen.host, asked.path)

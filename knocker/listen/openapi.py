@@ -97,6 +97,10 @@ _SCHEMAS: dict[str, _Schema] = {
             "client": _or_null(_TEXT),
             "why": {**_or_null(_TEXT), "description": "Why there is no client, where there is none."},
             "host": _or_null(_TEXT),
+            "refused": {
+                **_or_null(_TEXT),
+                "description": "Why a knock would open nothing, or empty.",
+            },
         }
     ),
     "Canary": _object(
@@ -106,6 +110,7 @@ _SCHEMAS: dict[str, _Schema] = {
             "path": _TEXT,
             "host": _TEXT,
             "expires_in_seconds": {**_SECONDS, "maximum": 60},
+            "time": {"type": "number", "description": "Unix time by the gate's clock."},
         }
     ),
     "Found": _object(
@@ -117,11 +122,12 @@ _SCHEMAS: dict[str, _Schema] = {
             "others": {
                 "type": "array",
                 "maxItems": 8,
-                "items": {"$ref": "#/components/schemas/Question"},
-                "description": "The last ones of the client that asked for the canary, which bore nothing of it.",
+                "items": {"$ref": "#/components/schemas/Others"},
+                "description": "How often its maker's client was asked about without anything of it.",
             },
         }
     ),
+    "Others": _object({"host": _or_null(_TEXT), "has_path": {"type": "boolean"}, "count": {"type": "integer"}}),
     "Value": _object(
         {
             "value": _TEXT,
@@ -136,6 +142,7 @@ _SCHEMAS: dict[str, _Schema] = {
             **{name: _or_null(_TEXT) for name in ("client", "why", "host", "path", "method")},
             "path_in_target": {"type": "boolean", "description": "The path stood behind /verify, not in a header."},
             "allowed": {"type": "boolean"},
+            "cause": _TEXT,
             "arrived": {"type": "object", "description": "The headers in which the canary stood."},
             "headers": {"type": ["array", "null"], "items": _TEXT, "description": "The names of all its headers."},
             "closes": {"type": "boolean", "description": "It asked for the end of the connection."},

@@ -32,7 +32,7 @@ def judge(house: House, peer: Peer, question: Question, whole: Request | None = 
         client = found if isinstance(found, Address) else None
         verdict = gate.verdict(client, question, house.now())
         if house.canaries.live:
-            watch(house, peer, question, found, verdict.allowed, whole)
+            watch(house, peer, question, found, verdict, whole)
         if verdict.allowed:
             house.tally.verdict(verdict.label)
             return 200, client

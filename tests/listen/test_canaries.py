@@ -85,17 +85,19 @@ def test_what_arrived_without_being_used_is_told_as_that(world: World) -> None:
     assert {"Cookie", "X-Forwarded-For", "Host"} <= set(third["headers"])
 
 
-def test_of_what_bears_nothing_only_the_last_of_the_makers_are_kept(world: World) -> None:
-    """By them it shows when a proxy names no path, or always the same one."""
+def test_what_bears_nothing_is_counted_where_it_is_the_makers(world: World) -> None:
+    """By their number it shows when a proxy names no path, or always the same one."""
     canary = make(world, ME)
     world.verdict(OTHER, [("X-Forwarded-Uri", "/x")])
     for number in range(MOST_OTHERS + 3):
         world.verdict(ME, [("X-Forwarded-Uri", f"/{number}")])
     world.verdict(ME, [("X-Forwarded-Host", HOST)])
+    world.verdict(ME, [("X-Forwarded-Host", HOST)])
     told = found(world, canary)
     assert told["questions"] == []
-    assert [question["path"] for question in told["others"]] == [*(f"/{number}" for number in range(4, 11)), None]
-    assert (told["others"][-1]["client"], told["others"][-1]["host"]) == (ME, HOST)
+    nameless = {"host": None, "has_path": True, "count": 1}
+    assert told["others"] == [*[nameless] * (MOST_OTHERS - 1), {"host": HOST, "has_path": False, "count": 2}]
+    assert "/10" not in json.dumps(told), "what else a household asks for is its own"
 
 
 def test_a_peer_that_is_not_believed_is_named(world: World) -> None:
@@ -123,6 +125,37 @@ def test_no_verdict_changes(world: World, bearing: str) -> None:
     assert world.verdict(OTHER, [*lines, ("X-Forwarded-Uri", "/metrics")]) == 200
     assert world.verdict(canary["address"], lines) == 401
     assert world.verdict(ME, [("X-Forwarded-Uri", canary["path"]), *lines]) == 200
+
+
+def test_each_address_of_its_span_is_a_canarys(world: World) -> None:
+    """So that one canary tells several forgeries apart."""
+    canary = make(world)
+    begin = canary["address"].removesuffix("0")
+    assert begin.endswith(":")
+    world.verdict(begin + "2a")
+    assert used(world, canary) == {"address": ["X-Forwarded-For"]}
+    world.verdict(ME, [("X-Real-IP", begin + "7")])
+    first, second = found(world, canary)["questions"]
+    assert (first["client"], second["arrived"]) == (begin + "2a", {"X-Real-Ip": begin + "7"})
+
+
+def test_what_is_told_is_bounded(world: World) -> None:
+    """Whoever shares the maker's address may send what it likes."""
+    canary = make(world)
+    lines = [(f"X-{number:03}-{'n' * 60}", canary["path"] + "x" * 100) for number in range(100)]
+    for _ in range(MOST_QUESTIONS + 1):
+        world.verdict(ME, lines)
+        world.verdict(ME, [("X-Forwarded-Uri", "/" + "y" * 10_000), *lines])
+    got = world.ask(f"/canaries/{canary['id']}", ME, key=ADMIN)
+    assert len(got.body) < 64 * (40 * 350 + 40 * 50 + 1000)
+
+
+def test_strangers_forgeries_do_not_shut_out_the_admin_on_the_proxys_machine(world: World) -> None:
+    for _ in range(40):
+        world.ask("/explain", "garbage", key="wrong-key-0123456789-abc")
+    assert world.ask("/explain", "garbage", key=ADMIN).status == 429
+    assert world.ask("/explain", key=ADMIN).status == 200
+    assert world.ask("/explain", ME, key=ADMIN).status == 200
 
 
 def test_a_canary_that_cannot_look_changes_no_verdict(
@@ -179,7 +212,7 @@ def test_an_admin_may_ask_why_the_address_is_not_known(world: World) -> None:
 
 def test_the_values_are_never_somebodys() -> None:
     canaries = Canaries(lambda count: b"\x07" * count)
-    discard, example = Address.parse("100::707:707:707:707"), Address.parse("2001:db8::707:707:707:707")
+    discard, example = Address.parse("100::8707:8707:8707:0"), Address.parse("2001:db8::8707:8707:8707:0")
     assert canaries.make(None, lambda _: False, 0).address == discard
     assert canaries.make(None, lambda address: address == discard, 0).address == example
 

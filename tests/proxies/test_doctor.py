@@ -8,13 +8,14 @@ import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import LONG
-from tests.net import CDN, HOME, SERVER, SERVER_6
-from tests.proxies.conftest import KEYS, Builder, Gateway, settings
+from tests.net import CDN, HOME, SERVER, SERVER_6, Bench
+from tests.proxies.conftest import APP_PORT, KEYS, Builder, Gateway, settings
 from tests.proxies.recipes import FOLDER, RECIPES, all_but
 from tests.service import SCRIPTS, replaced
 
@@ -82,13 +83,16 @@ def doctor(
 def gate(build: Builder) -> Callable[..., Gateway]:
     """Starts a recipe, with changes in it and in knocker.yaml, where the machine that doctor runs on is a stranger."""
 
-    def start(name: str, edits: Edits | None = None, **server: Any) -> Gateway:
+    def start(
+        name: str, edits: Edits | None = None, app: int = APP_PORT, limited: bool = False, **server: Any
+    ) -> Gateway:
         told = dict(settings(RECIPES[name].app_host))
         told["security"] = {**told["security"], "always_allowed_ips": [CDN]}
+        if limited:
+            del told["security"]["knock_rate_limit"]
         told["server"] = {**told["server"], **server}
-        return build.gateway(
-            name, knocker=build.knocker(told), edits=edits or {}, inside=None if edits or server else CDN
-        )
+        inside = None if edits or server else CDN  # a mistake may be that nobody gets in
+        return build.gateway(name, app, build.knocker(told), edits or {}, inside)
 
     return start
 
@@ -118,6 +122,8 @@ class Wrong:
     advice: tuple[str, ...] = ()
     words: str = ""  # of what mends the first of them
     server: tuple[tuple[str, Any], ...] = ()
+    texts: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
 
 
 def _question(text: str) -> str:
@@ -160,6 +166,8 @@ STRIPPED = "".join(
 )
 KEPT = f"\n{' ' * 24}- remove: x-nothing"
 ENVOY_HOST = "\n" + " " * 28 + '- { key: x-forwarded-host, value: "%REQ(:authority)%" }'
+FRONT = "\tlocation = / {\n\t\tproxy_pass http://127.0.0.1:8096;\n\t}\n"
+IPV4 = "\tif ($remote_addr ~ [.]) {\n\t\treturn 200;\n\t}"
 CLIENTS = ["127.0.0.1", "::1", "198.51.100.0/24", "2001:db8:88::/48"]
 
 WRONG = {
@@ -206,6 +214,39 @@ WRONG = {
         },
         ("paths",),
         words="never `$uri`",
+        texts=("a line break in a path began a header of the client's own",),
+    ),
+    "nginx names the path by another header": Wrong(
+        "nginx",
+        nginx(swap=("X-Forwarded-Uri $request_uri", "X-Original-URI $request_uri")),
+        ("path",),
+        words="$request_uri",
+    ),
+    "nginx believes the Host line, whatever site it chose": Wrong(
+        "nginx", nginx(swap=("Host $host", "Host $http_host")), (HOST,), words="X-Forwarded-Host $host"
+    ),
+    "nginx takes addresses from a header that anybody may write": Wrong(
+        "nginx",
+        {
+            "nginx.conf": {
+                "\nssl_certificate ": "\nset_real_ip_from 0.0.0.0/0;\nset_real_ip_from ::/0;"
+                "\nreal_ip_header CF-Connecting-IP;\nssl_certificate "
+            }
+        },
+        ("x-real-ip",),
+        words="$remote_addr",
+    ),
+    "nginx does not ask for the first page": Wrong(
+        "nginx",
+        {"nginx.conf": {"\tlocation / {\n\t\tauth_request": f"{FRONT}\tlocation / {{\n\t\tauth_request"}},
+        ("opened",),
+        words="auth_request",
+    ),
+    "nginx does not ask for who comes by IPv4": Wrong(
+        "nginx",
+        {"nginx.conf": {"\tserver_name app.example.com;": f"\tserver_name app.example.com;\n{IPV4}"}},
+        ("families",),
+        words="auth_request",
     ),
     "nginx does not ask": Wrong(
         "nginx", {"nginx.conf": {"auth_request /_knocker;": ""}}, ("asked",), words="auth_request"
@@ -286,8 +327,9 @@ WRONG = {
             },
             "knocker.lua": {"txn.sf:src()": 'txn.sf:req_hdr("x-forwarded-for")'},
         },
-        (FOR, "gate", "knock-host", "client"),
+        (FOR, "client"),
         words="txn.sf:src()",
+        unsure=("gate",),
     ),
     "the proxy is missing in trusted_proxies": Wrong(
         "caddy",
@@ -297,7 +339,7 @@ WRONG = {
         server=(("trusted_proxies", ["203.0.113.1"]),),
     ),
     "visitors are in trusted_proxies": Wrong(
-        "nginx", {}, ("gate", "client"), words="narrower", server=(("trusted_proxies", CLIENTS),)
+        "nginx", {}, ("gate", "client"), words="none that a visitor can have", server=(("trusted_proxies", CLIENTS),)
     ),
     "visitors are in trusted_proxies, and the proxy adds to what they say": Wrong(
         "nginx",
@@ -318,6 +360,8 @@ def test_each_mistake_is_found_and_what_mends_it_is_named(gate: Callable[..., Ga
     assert set(wrong.advice) <= set(told.of("advice")), told
     assert (told.status == 1) == bool(wrong.faults), told
     assert wrong.words in told.mend((*wrong.faults, *wrong.advice)[0]), told
+    assert set(wrong.unsure) <= set(told.of("unsure")), told
+    assert all(any(text in found for found in told.of("fault").values()) for text in wrong.texts), told
 
 
 def test_a_line_that_this_nginx_does_not_need_is_not_missed(gate: Callable[..., Gateway]) -> None:
@@ -351,6 +395,56 @@ def test_an_address_over_which_nothing_answers_is_named(gate: Callable[..., Gate
     assert told.status == 1
     assert list(told.of("fault")) == ["families"]
     assert "has an IPv6 address, but there is no answer over it, while IPv4 works" in told.of("fault")["families"]
+
+
+def test_who_is_refused_may_be_led_to_the_knock_page(gate: Callable[..., Gateway]) -> None:
+    led = "location @knock {\n\t\treturn 302 https://knock.example.com/;\n\t}\n\n"
+    edits = {
+        "auth_request /_knocker;": "auth_request /_knocker;\n\t\terror_page 401 = @knock;",
+        "\tlocation = /_knocker {": f"\t{led}\tlocation = /_knocker {{",
+    }
+    told = doctor(gate("nginx", {"nginx.conf": edits}))
+    assert not told.of("fault")
+    assert "led to https://knock.example.com/" in told.of("unsure")["refusals"]
+
+
+def test_an_address_that_swallows_all_costs_a_few_seconds_once(gate: Callable[..., Gateway], bench: Bench) -> None:
+    """A packet filter that drops, at an address that DNS has for the gate as for the app."""
+    gateway = gate("caddy-ours")
+    link = subprocess.run(
+        [*bench.server, "ip", "-j", "link", "show", "eth0"], capture_output=True, check=True, timeout=5
+    )
+    nobody = ["2001:db8:88::beef", "lladdr", json.loads(link.stdout)[0]["address"], "dev", "eth0"]
+    subprocess.run([*bench.client, "ip", "neigh", "replace", *nobody], check=True, timeout=5)
+    told = doctor(gateway, addresses=[nobody[0], SERVER])
+    assert list(told.of("fault")) == ["families"]
+    assert "has an IPv6 address, but there is no answer over it, while IPv4 works" in told.of("fault")["families"]
+
+
+if LONG:  # it takes more than a minute
+
+    def test_a_slow_site_outlasts_a_canary(build: Builder, gate: Callable[..., Gateway]) -> None:
+        slow = build.python(Path(__file__).parent / "slow.py", "4")
+        gateway = gate("caddy-ours", app=slow.port)
+        for address in (HOME, "2001:db8:88:7d0::10"):
+            gateway.knock(HOME, "-d", json.dumps({"ip_address": address}), key="admin")
+        told = doctor(gateway)
+        assert not told.of("fault", "advice"), told
+        assert "this machine is let in" in told.of("unsure")["refusals"], "or the app would not have been slow"
+        assert {"asked", "forgeries", "paths"} <= set(told.of("ok"))
+
+
+def test_doctor_may_be_run_again_and_again(gate: Callable[..., Gateway]) -> None:
+    """A few times a minute, by the limits that are the default."""
+    gateway = gate("caddy-ours", limited=True)
+    for _ in range(4):
+        assert doctor(gateway).status == 0
+
+
+def test_a_client_that_may_not_be_granted_is_told(gate: Callable[..., Gateway]) -> None:
+    """As where everybody comes by one address of Docker's."""
+    gateway = gate("caddy-ours", shared_addresses=["198.51.100.0/24", "2001:db8:88::/48"])
+    assert "it belongs to server.shared_addresses" in doctor(gateway).of("fault")["gate"]
 
 
 def test_a_clock_that_is_off_is_named(gate: Callable[..., Gateway]) -> None:
