@@ -700,6 +700,90 @@ def test_revoke_of_what_is_not_there_is_refused(gate: Gate, run: Run) -> None:
     assert "not as Knocker does" in result.stderr
 
 
+CANARY = {
+    "id": "00112233445566aa",
+    "address": "100::8001:8002:8003:0",
+    "path": "/canary-00112233445566aa",
+    "host": "canary-00112233445566aa.invalid",
+    "expires_in_seconds": 60,
+    "time": 1_800_000_000.0,
+}
+ASKER = {
+    "peer": "127.0.0.1",
+    "trusted": True,
+    "forwarded_for": ["203.0.113.7"],
+    "client": "203.0.113.7",
+    "why": None,
+    "host": "knock.example.com",
+    "refused": "",
+}
+EXPLAINED = {"ip": "203.0.113.7", "request": ASKER}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param([b"<html>"], id="a page"),
+        pytest.param([[]], id="a list"),
+        pytest.param([None], id="null"),
+        pytest.param([{**CANARY, "time": "noon"}], id="a text for a time"),
+        pytest.param([{**CANARY, "host": "a.invalid\r\nX-Evil: 1"}], id="a line break in a host"),
+        pytest.param([{**CANARY, "path": "/knock"}], id="a path that is none of a canary's"),
+        pytest.param([{**CANARY, "address": "127.0.0.1"}], id="an address that is none of a canary's"),
+        pytest.param([{name: CANARY[name] for name in CANARY if name != "time"}], id="an older gate"),
+        pytest.param([CANARY, []], id="a list for an explanation"),
+        pytest.param([CANARY, {"ip": None}], id="an older explanation"),
+        pytest.param([CANARY, {**EXPLAINED, "request": {**ASKER, "client": 5}}], id="a number for a client"),
+        pytest.param([CANARY, EXPLAINED, EXPLAINED, []], id="a list for what was found"),
+        pytest.param([CANARY, EXPLAINED, EXPLAINED, {"questions": [{}], "others": []}], id="an empty question"),
+        pytest.param([CANARY, EXPLAINED, EXPLAINED, {"questions": []}], id="no others"),
+    ],
+)
+def test_doctor_takes_no_answer_for_a_gates_that_is_none(gate: Gate, run: Run, answers: list[Any]) -> None:
+    replies = iter([reply(200, answer) for answer in answers])
+    stub = gate(lambda connection: connection.sendall(next(replies)))
+    site = gate(reply(401))
+    result = run("doctor", site.url, url=stub.url)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "and not as Knocker does" in result.stderr
+    assert not [asked for asked in site.asked if KEY in str(asked)], "the key is the gate's alone"
+    assert all(asked.line.startswith("GET ") for asked in site.asked)
+
+
+def test_doctor_never_knocks_and_shows_the_key_to_the_gate_alone(gate: Gate, run: Run) -> None:
+    told: dict[str, list[Any]] = {"questions": [], "others": []}
+    replies = iter([reply(200, answer) for answer in ({**CANARY, "time": time.time()}, EXPLAINED, EXPLAINED, told)])
+    stub = gate(lambda connection: connection.sendall(next(replies)))
+    site = gate(reply(401, Location="\x1b[31m", Server="\x1b[32m"))
+    result = run("doctor", site.url, url=stub.url)
+    assert result.exit_code == 3
+    assert "\x1b" not in result.output
+    assert {asked.line.split()[0] for asked in site.asked} == {"GET"}
+    assert not [asked for asked in site.asked if KEY in str(asked)]
+    lines = [asked.line.removesuffix(" HTTP/1.1") for asked in stub.asked]
+    assert lines == ["POST /canaries", "GET /explain", "GET /explain", f"GET /canaries/{CANARY['id']}"]
+
+
+def test_doctor_is_for_a_service_and_not_for_the_gate(gate: Gate, run: Run) -> None:
+    stub = gate(reply(200, CANARY))
+    result = run("doctor", stub.url, url=stub.url)
+    assert (result.exit_code, stub.asked) == (2, [])
+    assert "that is the gate itself" in result.stderr
+    assert run("doctor", "ftp://x", url=stub.url).exit_code == 2
+
+
+def test_who_says_go_on_without_end_is_cut_off(gate: Gate, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            time.sleep(0.01)
+
+    monkeypatch.setattr("knocker.client.LONGEST", 0.3)
+    result = run("grants", url=gate(endless).url)
+    assert result.exit_code in (1, 3)
+    assert result.stderr.startswith("knocker: error: ")
+
+
 COMMANDS = [["leave"], ["grants"], ["revoke", "5e0f"]]
 each_command = pytest.mark.parametrize("args", [pytest.param(args, id=args[0]) for args in COMMANDS])
 

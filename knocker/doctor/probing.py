@@ -182,14 +182,10 @@ class _Gate:
         """How the gate sees a request of ours to itself."""
         answer = ask(self.caller, "GET", "/explain", self.candidates, forged=forged)
         told = self._json(answer)
-        names = ("peer", "trusted", "forwarded_for", "client", "why", "host", "refused")
-        if (
-            not isinstance(told, dict)
-            or not isinstance(told.get("request"), dict)
-            or not set(names) <= set(told["request"])
-        ):
+        asker = told.get("request") if isinstance(told, dict) else None
+        if not _has(asker, _ASKER):
             raise stranger(self.caller, answer)
-        return told["request"]
+        return asker
 
     def _json(self, answer: Answer) -> Any:
         if answer.status != 200:
