@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+_BATCH = 64
+_LARGE = 65_536  # bytes
 
 
 def temporary(path: str) -> str:
@@ -25,8 +29,8 @@ def replace(path: str, chunks: Iterable[bytes]) -> None:
     directory = -1
     try:
         try:
-            for chunk in chunks:
-                _write(descriptor, chunk)
+            for several in _batches(chunks):
+                _write(descriptor, several)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -42,10 +46,21 @@ def replace(path: str, chunks: Iterable[bytes]) -> None:
             os.close(directory)
 
 
-def _write(descriptor: int, chunk: bytes) -> None:
-    rest = memoryview(chunk)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+def _batches(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """So many at a time: after each write its thread has to wait for its turn in the interpreter."""
+    rest = iter(chunks)
+    while several := list(islice(rest, _BATCH)):
+        yield several
+
+
+def _write(descriptor: int, chunks: list[bytes]) -> None:
+    size = sum(map(len, chunks))
+    # Many small texts are cheaper joined, and a large one need not be there twice.
+    written = os.writev(descriptor, chunks) if size > _LARGE else os.write(descriptor, b"".join(chunks))
+    if written < size:
+        rest = memoryview(b"".join(chunks))[written:]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
 
 
 def sync_directory(path: str) -> None:

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterator
 
 _FULL = 64  # lines a page, on average at most; and a quarter of that at least
-_CHUNK = 64  # pages that are joined at a time: some 700 kB, in which the interpreter serves nobody else
 
 
 class Pages:
@@ -35,9 +34,8 @@ class Pages:
         return other
 
     def chunks(self) -> Iterator[bytes]:
-        """The lines, each behind a comma and a line break, in large pieces."""
-        for start in range(0, len(self._pages), _CHUNK):
-            yield b"".join(self._pages[start : start + _CHUNK])
+        """The lines, each behind a comma and a line break, as they are kept: joined they would be as much again."""
+        return iter(self._pages)
 
     def put(self, name: str, line: bytes) -> None:
         """Have this line, in place of the one of that name if there is one."""

@@ -46,7 +46,7 @@ def test_pages_grow_and_shrink_with_what_they_hold() -> None:
     for name in names:
         pages.put(name, line(name))
     assert lines(pages) == sorted(map(line, names))
-    assert len(list(pages.chunks())) >= 4
+    assert 20_000 // 64 <= len(list(pages.chunks())) <= 20_000 // 16
     copy = pages.copy()
     chance.shuffle(names)
     for name in names[100:]:
@@ -54,7 +54,7 @@ def test_pages_grow_and_shrink_with_what_they_hold() -> None:
     for name in names[:50]:
         pages.put(name, line(name, "other"))
     assert lines(pages) == sorted([line(name, "other") for name in names[:50]] + [line(name) for name in names[50:100]])
-    assert len(list(pages.chunks())) == 1
+    assert len(list(pages.chunks())) <= 100 // 16 + 1
     assert len(copy) == 20_000
     assert lines(copy) == sorted(map(line, names))
 
