@@ -424,12 +424,12 @@ class Stub:
 
     def _answer(self, connection: socket.socket) -> None:
         head = b""
-        while not head.endswith(b"\r\n\r\n"):
+        while b"\r\n\r\n" not in head:
             received = connection.recv(65536)
             if not received:
                 return
             head += received
-        line, *rest = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+        line, *rest = head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
         headers: dict[str, list[str]] = {}
         for each in rest:
             name, _, value = each.partition(": ")

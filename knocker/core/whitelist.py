@@ -95,8 +95,9 @@ class Whitelist:
             raise Crowded
         planned = self._planned.get(owner)
         displaced = self._displaced(wish, key, now)
-        if planned is None and held is None:
-            self._check_room(len(displaced), now)
+        if held is None and (planned is None or any(grant not in displaced for grant in planned.displaces)):
+            # The latter made room for itself by grants that now stay: the knock after it has another reach.
+            self._check_room(owner, len(displaced), now)
         known = planned.grant if planned is not None else held
         grant = self._renewed(known, wish, key, now) if known is not None else self._fresh(wish, key, now)
         grant = fitted(grant, self.keyring, now)
@@ -116,17 +117,19 @@ class Whitelist:
             raise Refused(Refusal.BAD_KEY, f"the key {key.name} has expired")
         return key
 
-    def _check_room(self, leaving: int, now: Moment) -> None:
-        if len(self) + len(self._planned) < self.max_entries or self._size() - leaving < self.max_entries:
+    def _check_room(self, owner: _Owner, leaving: int, now: Moment) -> None:
+        if len(self) + len(self._planned) < self.max_entries or self._size(owner) - leaving < self.max_entries:
             return
         for part in self.parts(_SOME):
-            if self.expire(now, part) and self._size() - leaving < self.max_entries:
+            if self.expire(now, part) and self._size(owner) - leaving < self.max_entries:
                 return
         raise Refused(Refusal.FULL, f"all {self.max_entries} entries of whitelist.max_entries are in use")
 
-    def _size(self) -> int:
-        fresh = sum(self._held(*owner) is None for owner in self._planned)
-        leaving = [grant for plan in self._planned.values() for grant in plan.displaces]
+    def _size(self, but: _Owner) -> int:
+        """How many there will be once all is stored that is planned, but for the plan of one owner."""
+        plans = {owner: plan for owner, plan in self._planned.items() if owner != but}
+        fresh = sum(self._held(*owner) is None for owner in plans)
+        leaving = [grant for plan in plans.values() for grant in plan.displaces]
         return len(self) + fresh - sum(self._held_like(grant) is not None for grant in leaving)
 
     def _displaced(self, wish: Wish, key: Key, now: Moment) -> tuple[Grant, ...]:

@@ -367,8 +367,13 @@ class GateMachine(RuleBasedStateMachine):
         leaving = {owner for one in self.opened if one.record is not None for owner in one.displaces}
         if displaced is None or (entry.name, subnet(wish.network)) in leaving:
             return Crowded
-        owners = {record.owner for record in [*self.records, *self.planned()]}
-        if known is None and len(owners - leaving - {one.owner for one in displaced}) >= MOST:
+        owner = entry.name, subnet(wish.network)
+        others = [one for one in self.opened if one.record is not None and one.record.owner != owner]
+        staying = {
+            record.owner for record in [*self.records, *(one.record for one in others if one.record is not None)]
+        }
+        staying -= {left for one in others for left in one.displaces} | {one.owner for one in displaced}
+        if owner not in {record.owner for record in self.records} and len(staying) >= MOST:
             return Refusal.FULL
         if not self.rightful(self.renewed(wish, secret, known, "")):
             return Refusal.NOT_STORED

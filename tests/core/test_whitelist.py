@@ -556,6 +556,28 @@ def test_a_full_whitelist_has_room_for_a_knock_that_displaces_one() -> None:
     assert caught.value.refusal is Refusal.FULL
 
 
+def test_a_knock_that_no_longer_displaces_anything_needs_room_of_its_own() -> None:
+    """In one write an admin knocks for itself, then opens the same address, which displaces nobody."""
+    admin = replace(ADMIN, max_addresses=1)
+    whitelist = make(2, Keyring([admin, PHONE]))
+    knock(whitelist, wish(admin, A))
+    knock(whitelist, wish(PHONE, "192.0.2.1"))
+    first = whitelist.plan(wish(admin, B), later(1))
+    assert [str(grant.network) for grant in first.displaces] == [A]
+    with pytest.raises(Refused) as caught:
+        whitelist.plan(wish(admin, B, via=Via.REMOTE), later(1))
+    assert caught.value.refusal is Refusal.FULL
+    assert whitelist.settle(first, later(1)) is not None, "the one before is stored all the same"
+    assert entries(whitelist) == {B, "192.0.2.1"}
+    roomy = make(3, Keyring([admin, PHONE]))
+    knock(roomy, wish(admin, A))
+    knock(roomy, wish(PHONE, "192.0.2.1"))
+    roomy.plan(wish(admin, B), later(1))
+    last = roomy.plan(wish(admin, B, via=Via.REMOTE), later(1))
+    assert roomy.settle(last, later(1)) is not None
+    assert entries(roomy) == {A, B, "192.0.2.1"}
+
+
 def test_the_room_of_a_displaced_grant_is_given_away_once() -> None:
     """The grant ends on its own before the knock that displaces it is stored."""
     whitelist = make(2, Keyring([ONE, ADMIN]))
