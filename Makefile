@@ -5,8 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # Each file's tests run in one process, files beside each other: most of the time is spent waiting for real servers.
 # A process that dies fails its test and ends the run; with a new one in its place the run would wait for ever.
-# One process more than there are cores, as each of them waits a third of its time.
-PYTEST ?= -q -n $$(($$(nproc) > 3 ? 4 : $$(nproc) + 1)) --dist loadfile --max-worker-restart 0
+PYTEST ?= -q -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 .PHONY: run test test-long bench pictures lint format clean
 

@@ -23,7 +23,7 @@ from tests.net import Answer, dying_with_us
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 PROJECT = Path(__file__).parent.parent
 CADDY, TWISTD = str(SCRIPTS / "caddy"), str(SCRIPTS / "twistd")
-forks = os.environ.get("KNOCKER_TEST_LONG") != "1"  # whether twistd is forked instead of executed, see quick.py
+LONG = os.environ.get("KNOCKER_TEST_LONG") == "1"
 
 Settings = Mapping[str, Any]
 
@@ -119,7 +119,7 @@ class Server:
     def launch(self) -> None:
         """Start it without waiting."""
         assert not self.running
-        if forks and not self.prefix and not self.environment and self.command[0] == TWISTD:
+        if not (LONG or self.prefix or self.environment) and self.command[0] == TWISTD:
             self._process = quick.start(self.command, self.directory, self.log_file)
             return
         with self.log_file.open("ab") as log:
