@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sysconfig
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.client import HTTPConnection
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +26,7 @@ from tests.net import Answer, dying_with_us
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 PROJECT = Path(__file__).parent.parent
 CADDY, TWISTD = str(SCRIPTS / "caddy"), str(SCRIPTS / "twistd")
-LONG = os.environ.get("KNOCKER_TEST_LONG") == "1"
+forks = os.environ.get("KNOCKER_TEST_LONG") != "1"  # whether twistd is forked instead of executed, see quick.py
 
 Settings = Mapping[str, Any]
 
@@ -36,11 +39,18 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = 10) -> 
         time.sleep(0.02)
 
 
+# Below those that the kernel gives to clients, any of which may be in use for a moment; each process has its own.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = cycle(random.sample(range(12_000 + 4_000 * (_WORKER % 5), 16_000 + 4_000 * (_WORKER % 5)), 4_000))
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
-        listener.bind((host, 0))
-        return int(listener.getsockname()[1])
+    """A TCP port that nobody listens on, and that nobody else is given."""
+    while True:
+        port = next(_ports)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener, suppress(OSError):
+            listener.bind((host, port))
+            return port
 
 
 def ask(
@@ -119,7 +129,7 @@ class Server:
     def launch(self) -> None:
         """Start it without waiting."""
         assert not self.running
-        if not (LONG or self.prefix or self.environment) and self.command[0] == TWISTD:
+        if forks and not self.prefix and not self.environment and self.command[0] == TWISTD:
             self._process = quick.start(self.command, self.directory, self.log_file)
             return
         with self.log_file.open("ab") as log:
