@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -26,3 +27,11 @@ def machine() -> str:
         f"{time.strftime('%Y-%m-%d')}, {model}, {os.cpu_count()} cores, "
         f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.release()}"
     )
+
+
+def need(*tools: str) -> None:
+    """End where one of them is not installed."""
+    for tool in tools:
+        if shutil.which(tool) is None:
+            say(f"this benchmark needs {tool}, which is not installed (Debian: apt-get install wrk util-linux)")
+            sys.exit(2)

@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
 import statistics
-import sys
 import threading
 import urllib.request
 from collections.abc import Callable
@@ -22,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.printed import machine, say
+from benchmarks.printed import machine, need, say
 from benchmarks.verify import (
     HOST,
     PHONE,
@@ -94,10 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What metrics cost.")
     parser.add_argument("--quick", action="store_true", help="small sizes, only to see that it works")
     options = parser.parse_args()
-    for needed in ("wrk", "taskset"):
-        if shutil.which(needed) is None:
-            say(f"this benchmark needs {needed}, which is not installed (Debian: apt-get install wrk util-linux)")
-            sys.exit(2)
+    need("wrk", "taskset")
     sizes = QUICK if options.quick else Sizes()
     say(machine())
     say(f"command: python benchmarks/scrape.py{' --quick' if options.quick else ''}")

@@ -14,7 +14,6 @@ import http.client
 import math
 import os
 import random
-import shutil
 import signal
 import sys
 import threading
@@ -26,7 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.attack import percentile
-from benchmarks.printed import machine, say
+from benchmarks.printed import machine, need, say
 from benchmarks.verify import (
     APP,
     HOST,
@@ -77,10 +76,7 @@ def main() -> None:
     if options.watched:
         be_watched(Path(options.watched), rest)
         return
-    for needed in ("wrk", "taskset"):
-        if shutil.which(needed) is None:
-            say(f"this benchmark needs {needed}, which is not installed (Debian: apt-get install wrk util-linux)")
-            sys.exit(2)
+    need("wrk", "taskset")
     sizes = QUICK if options.quick else Sizes()
     say(machine())
     say(f"command: python benchmarks/store.py{' --quick' if options.quick else ''}")

@@ -17,7 +17,6 @@ import itertools
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import statistics
@@ -32,7 +31,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.printed import machine, say
+from benchmarks.printed import machine, need, say
 from benchmarks.whitelist import MIX, some_address, some_networks
 from knocker import clock
 from knocker.core.addresses import Address, Network, Networks, networks
@@ -103,10 +102,7 @@ def main() -> None:
     if options.fixed:
         serve_fixed(options.fixed)
         return
-    for needed in ("wrk", "taskset"):
-        if shutil.which(needed) is None:
-            say(f"this benchmark needs {needed}, which is not installed (Debian: apt-get install wrk util-linux)")
-            sys.exit(2)
+    need("wrk", "taskset")
     sizes = QUICK if options.quick else Sizes()
     say(machine())
     say(f"command: python benchmarks/verify.py{' --quick' if options.quick else ''}")

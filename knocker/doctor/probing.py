@@ -23,6 +23,7 @@ from knocker.remote import refusal, stranger
 
 _WITHIN = 8.0  # seconds for an answer of the app's; a proxy gives its gate less
 _CONNECTING = 3.0
+_END_OF_TIME = 1e13  # so that NaN and infinity are none either
 _Lines = list[tuple[str, str]]
 # What proxies are told to take a client's address from, and clients may write too.
 _VENDORS = (
@@ -150,10 +151,11 @@ class _Gate:
         told = self._json(answer)
         try:
             texts = {name: str(told[name]) for name in _CANARY}
-            lasting, clock = float(told["expires_in_seconds"]), float(told["time"])
-        except (KeyError, TypeError, ValueError):
+            lasting, clock = told["expires_in_seconds"], told["time"]
+        except (KeyError, TypeError):
             raise stranger(self.caller, answer) from None
-        if not all(re.fullmatch(pattern, texts[name]) for name, pattern in _CANARY.items()):
+        are_times = all(type(one) in (int, float) and abs(one) < _END_OF_TIME for one in (lasting, clock))
+        if not are_times or not all(re.fullmatch(pattern, texts[name]) for name, pattern in _CANARY.items()):
             raise stranger(self.caller, answer)
         ends_at = time.monotonic() + lasting
         self.canary = _Canary(texts["id"], texts["address"], texts["path"], texts["host"], ends_at)
@@ -230,7 +232,8 @@ class _Site:
         """One of the requests below."""
         self.gate.make_ready(2 * _WITHIN)
         number, canary = len(self._sent) + 1, self.gate.canary
-        request = _requests(self.where, canary, number).get(name) or _requests(self.where, canary, number)["control"]
+        requests = _requests(self.where, canary, number)
+        request = requests.get(name, requests["control"])
         self._sent[name] = _Sent(number, canary, request.target, self.reply(request))
 
     def over(self, all_of_it: list[Candidate], answering: list[Candidate], family: str) -> bool:
