@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -12,18 +11,16 @@ from typing import Any
 from knocker.core import strictjson
 from knocker.core.addresses import Network
 from knocker.core.grant import Bounds, Grant, Via, lost_right
-from knocker.core.hosts import Scope, parse_name
-from knocker.core.keys import Key, Keyring
-from knocker.core.knock import Forbidden, too_broad
+from knocker.core.keys import Keyring
+from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
+from knocker.store.entry import VIAS, Bad, check_id, check_network, known_mark, reason, scope
 from knocker.store.pages import Pages
 
 VERSION = 1
 MOST_BACK = 60.0  # seconds that a clock may be behind the time of the last write after a reboot
 _OVER = "its time is over"
 _quoted = json.encoder.encode_basestring_ascii
-_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
-_VIAS = {via.value: via for via in Via}
 
 
 class Damaged(Exception):
@@ -162,7 +159,7 @@ class _Reader:
             try:
                 stored = self._grant(entry)
             except (KeyError, TypeError, ValueError, OverflowError) as error:
-                found.bad.append(_reason(error))
+                found.bad.append(reason(error))
                 continue
             owned = owners.setdefault((stored.key, stored.bits, stored.prefix, stored.host), set())
             if stored.id in ids or stored.base in owned:
@@ -203,13 +200,12 @@ class _Reader:
     def _grant(self, entry: Any) -> Grant:
         """One entry; raises for what no Knocker wrote."""
         if not isinstance(entry["entry"], str):
-            raise _Bad("a bad entry")
-        network, name, via = Network.parse(entry["entry"]), entry["key"], _VIAS[entry["via"]]
-        if not _ID.fullmatch(entry["id"]):
-            raise _Bad("a bad id")
+            raise Bad("a bad entry")
+        network, name, via = Network.parse(entry["entry"]), entry["key"], VIAS[entry["via"]]
+        check_id(entry["id"])
         if not (name is None or isinstance(name, str)) or (name is None) != (via is Via.FILE):
-            raise _Bad("a bad owner")
-        _check(network, via, self.forbidden)
+            raise Bad("a bad owner")
+        check_network(network, via, self.forbidden)
         key = self.keyring.named(name) if name is not None else None
         wall, boot = _number(entry["expires_at"]), _number(entry["boot_ends_at"])
         if not self.same_boot:
@@ -221,30 +217,14 @@ class _Reader:
             entry["id"],
             *network.parts,
             key.name if key is not None else name,  # one text for all grants of a key
-            _mark(entry["key_mark"], key),
+            known_mark(entry["key_mark"], key),
             via,
-            _hosts(entry, key),
+            scope(entry["host"] if via is Via.UDP else entry.get("host"), key),
             created,
             created if last == created else last,
             wall,
             boot,
         )
-
-
-def _mark(value: Any, key: Key | None) -> str:
-    """One text for all grants of a key."""
-    if key is not None and value == key.mark:
-        return key.mark
-    return key.udp_mark if key is not None and key.udp_mark is not None and value == key.udp_mark else str(value)
-
-
-def _hosts(entry: dict[str, Any], key: Key | None) -> Scope | None:
-    host = entry["host"] if entry["via"] == Via.UDP.value else entry.get("host")
-    if host is None:
-        return key.hosts if key is not None else None
-    if not isinstance(host, str) or parse_name(host) != host:
-        raise _Bad("a bad host")
-    return Scope.of_one(host)
 
 
 def _read_flat(
@@ -256,9 +236,9 @@ def _read_flat(
     for text, expiry in value.items():
         try:
             network, wall = Network.parse(text), _number(expiry)
-            _check(network, Via.FILE, forbidden)
+            check_network(network, Via.FILE, forbidden)
         except (ValueError, OverflowError) as error:
-            found.bad.append(_reason(error))
+            found.bad.append(reason(error))
             continue
         ends[network] = min(wall, ends.get(network, wall), now.wall + keyring.longest_ttl)
     for network, end in ends.items():
@@ -275,25 +255,7 @@ def _read_flat(
     return found
 
 
-class _Bad(ValueError):
-    """What is wrong with an entry, in words that may be logged: none of them are the entry's own."""
-
-
-def _check(network: Network, via: Via, forbidden: Forbidden) -> None:
-    """An entry must be one that a knock could leave under some settings."""
-    why = forbidden.never(network)
-    if why:
-        raise _Bad(why)
-    own = network.single and via in (Via.HTTP, Via.UDP)
-    if not own and too_broad(network):
-        raise _Bad("a network that is too broad")
-
-
 def _number(value: Any) -> float:
     if type(value) not in (int, float) or not abs(value) <= 1e13:  # so that NaN is refused too
-        raise _Bad("a bad time")
+        raise Bad("a bad time")
     return float(value)
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, _Bad) else "an unreadable entry"

@@ -1,0 +1,1 @@
+"""A whitelist that several gates share, in an engine that speaks Redis' protocol (docs/cluster.md)."""
