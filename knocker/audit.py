@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from knocker.core.whitelist import Change
+from knocker.core.change import Change
 
 log = Logger()
 

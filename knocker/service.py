@@ -8,14 +8,14 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, gatherResults
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThread, deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from twisted.python.usage import Options as UsageOptions
 
@@ -23,34 +23,28 @@ from knocker import audit, clock, logs, terms
 from knocker.core.canaries import Canaries
 from knocker.core.gate import Gate
 from knocker.core.keys import Keyring
+from knocker.core.knock import Forbidden
 from knocker.core.limits import Limits
 from knocker.core.packets.pace import Pace
+from knocker.core.packets.seen import Sighting
 from knocker.core.tally import Tally
 from knocker.core.turns import Turns
 from knocker.core.whitelist import Whitelist
-from knocker.descriptors import room_for
-from knocker.lag import Lag
-from knocker.listen import port
-from knocker.listen.channel import GateChannel
-from knocker.listen.door import Door
+from knocker.doors import Doors
 from knocker.listen.house import House
-from knocker.listen.lane import LaneChannel
 from knocker.listen.reports import Reports
-from knocker.listen.site import GateSite
 from knocker.listen.udp import SilentDoor
-from knocker.listen.udp import listen as listen_udp
-from knocker.listen.verify import Verify
-from knocker.listen.web import Web
 from knocker.reaper import Reaper
-from knocker.settings import Faulty, Server, Settings, Udp, load
-from knocker.settings.model import Metrics
+from knocker.settings import Faulty, Settings, load
 from knocker.store.jsonfile import JsonFile
 from knocker.store.lock import Lock, Unusable
 from knocker.store.seenfile import SeenFile
 from knocker.surroundings import Surroundings, read_surroundings
 
-MOST_SCRAPERS = 32  # connections of the metrics port
-GRACE = 5.0  # seconds that requests in flight get at the end (contract 1)
+if TYPE_CHECKING:
+    from knocker.store.redis.shared import SharedStore
+
+LOADING = 3.0  # seconds that a start waits for a store that is not here
 
 log = Logger()
 
@@ -95,29 +89,50 @@ class Knocker(Service):
         keyring = Keyring(settings.keys)
         self.whitelist = Whitelist(keyring, settings.storage.max_entries, _new_id)
         turns, tally = Turns(reactor.callLater, reactor.seconds), Tally()
-        self.store = JsonFile(
-            settings.storage.storage_path,
-            self.whitelist,
-            clock.now,
-            clock.boot_id(),
-            self._in_thread,
-            reactor.callLater,
-            turns,
-            tally,
-        )
+        self.store = self._store(settings, turns, tally)
         self.whitelist.followers.append(audit.tell)
         self.reaper = Reaper(self.whitelist, clock.now, reactor, self._refresh)
         self.house = self._house(keyring, turns, tally)
-        self.lag = Lag(reactor)
         self.seen = SeenFile(settings.udp.state_path, self._in_thread) if settings.udp.enabled else None
         self.silent_door = self._silent_door(self.seen) if self.seen is not None else None
-        self.web = Web(self.house)
-        door = Door(self.house, Verify(self.house), self.web.app.resource())
-        channel = LaneChannel if settings.server.fast_lane else GateChannel
-        self.site = GateSite(door, self.house, settings.server.max_connections, reactor, channel)
-        self.sites = [self.site]
-        self.ports: list[IListeningPort] = []
+        self.doors = Doors(reactor, self.house, settings.server, self.silent_door)
+        self._stopping = False
         self._reloading = DeferredLock()
+
+    def _store(self, settings: Settings, turns: Turns, tally: Tally) -> JsonFile | SharedStore:
+        storage = settings.storage
+        if storage.shared is None:
+            later, boot_id = self.reactor.callLater, clock.boot_id()
+            path = storage.storage_path
+            return JsonFile(path, self.whitelist, clock.now, boot_id, self._in_thread, later, turns, tally)
+        try:
+            # Only here, since a household never needs it.
+            from knocker.store.redis.shared import SharedStore
+        except ModuleNotFoundError as error:
+            package = "pip install 'knocker-gate[redis]'"
+            _give_up([f"whitelist.store needs packages that are not installed ({error.name}): {package}"])
+        return SharedStore(
+            storage.shared,
+            self.whitelist,
+            clock.now,
+            self.reactor,
+            turns,
+            tally,
+            token=secrets.token_hex(8).encode(),
+            window=settings.udp.window * 1000,
+            forbidden=self._forbidden,
+            fenced=self._fence,
+        )
+
+    def _fence(self, fence: int) -> None:
+        if self.seen is not None:
+            self.seen.seen.fence = max(self.seen.seen.fence, fence)
+
+    async def _keep(self, file: SeenFile, sighting: Sighting) -> None:
+        """Know a packet for good before anything comes of it, and that no other gate knows it."""
+        await file.keep(sighting)
+        if not isinstance(self.store, JsonFile):
+            await self.store.claim(sighting)
 
     def _house(self, keyring: Keyring, turns: Turns, tally: Tally) -> House:
         return House(
@@ -140,58 +155,72 @@ class Knocker(Service):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
         try:
             self.lock.take(os.getpid())
-            own, gateways = self.house.surroundings()
-            forbidden = self.house.gate.forbidden(own, gateways)
-            self.store.load(self.whitelist.keyring, forbidden, _new_id)
-            self.web.warm_up()
-            self._bound_connections(self.settings.server.max_connections)
+            if isinstance(self.store, JsonFile):
+                self.store.load(self.whitelist.keyring, self._forbidden(), _new_id)
+            if self.seen is not None:
+                self.seen.load(self.settings.udp.window * 1000, round(clock.now().wall * 1000))
+            self.doors.prepare(self.settings.server)
             gc.freeze()  # what is there now stays: to look through it for garbage stalls everybody for 0.1 s
             self._heed_signals()
-            self._open_silent_door(self.settings.udp)
-            self.ports.append(self._listen(self.settings.server))
-            self._open_metrics(self.settings.metrics)
+            if isinstance(self.store, JsonFile):
+                self._open_doors()
         except Unusable as unusable:
             self.lock.release()
             _give_up([str(unusable)])
         self.pool.start()
         self.store.start()
-        self.reaper.start(self.settings.storage.cleanup_interval_seconds)
         self.reactor.callWhenRunning(self._heed_signals)  # once more, since the reactor takes SIGTERM when it starts
+        if isinstance(self.store, JsonFile):
+            self._begin()
+        else:
+            self.store.loaded.addTimeout(LOADING, self.reactor).addCallbacks(self._loaded, self._not_loaded)
+
+    def _loaded(self, _: None) -> None:
+        """What several gates share is here: go on with the start."""
+        gc.freeze()
+        try:
+            self._open_doors()
+        except Unusable as unusable:
+            self._give_up_late(str(unusable))
+        else:
+            self._begin()
+
+    def _not_loaded(self, failure: Failure) -> None:
+        if failure.check(Unusable):
+            self._give_up_late(str(failure.value))
+        else:  # denied is better than unanswered, and /ready says why
+            self._loaded(None)
+
+    def _give_up_late(self, fault: str) -> None:
+        """End a start whose reactor runs already, with status 1."""
+        if not self._stopping:
+            _write_faults([fault])
+            self.reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+            self.reactor.stop()
+
+    def _open_doors(self) -> None:
+        self.doors.open(self.settings.server, self.settings.udp, self.settings.metrics)
+
+    def _begin(self) -> None:
+        self.reaper.start(self.settings.storage.cleanup_interval_seconds)
         terms.announce(self.settings, clock.now().wall)
         log.info("listening on {where}", where=self.settings.server.where)
+
+    def _forbidden(self) -> Forbidden:
+        """What is never granted at this gate, by now."""
+        return self.house.gate.forbidden(*self.house.surroundings())
 
     def _in_thread(self, function: Callable[[], None]) -> Deferred[None]:
         return deferToThreadPool(self.reactor, self.pool, function)
 
     def _silent_door(self, file: SeenFile) -> SilentDoor:
         return SilentDoor(
-            self.house, terms.reader(self.settings), Pace(self.settings.security.limit), lambda: file.seen, file.keep
+            self.house,
+            terms.reader(self.settings),
+            Pace(self.settings.security.limit),
+            lambda: file.seen,
+            lambda sighting: self._keep(file, sighting),
         )
-
-    def _open_silent_door(self, udp: Udp) -> None:
-        if self.seen is None or self.silent_door is None:
-            return
-        self.seen.load(udp.window * 1000, round(clock.now().wall * 1000))
-        try:
-            self.ports.append(listen_udp(self.reactor, udp.host, udp.port, self.silent_door))
-        except port.CannotListen as error:
-            raise Unusable(f"cannot listen on {udp.where}: {error}; see udp.host and udp.port") from None
-        log.info("listening on {where}", where=udp.where)
-
-    def _open_metrics(self, told: Metrics) -> None:
-        if not told.enabled:
-            return
-        # Only here, since it costs everybody else two megabytes.
-        from knocker.listen.metrics import Metrics as MetricsDoor
-
-        site = GateSite(MetricsDoor(self.house, self.lag.worst), self.house, MOST_SCRAPERS, self.reactor)
-        try:
-            self.ports.append(port.on_address(self.reactor, told.host, told.port, site))
-        except port.CannotListen as error:
-            raise Unusable(f"cannot listen on {told.where}: {error}; see metrics.host and metrics.port") from None
-        self.sites.append(site)
-        self.lag.start()
-        log.info("listening on {where}", where=told.where)
 
     def _refresh(self) -> None:
         self.store.refresh()
@@ -202,44 +231,9 @@ class Knocker(Service):
         seen = self.seen.complaints(round(clock.now().wall * 1000)) if self.seen is not None else []
         return self.reaper.complaints() + seen
 
-    def _bound_connections(self, most: int) -> None:
-        self.site.most_connections = room = room_for(most)
-        if room < most:
-            log.warn(
-                "server.max_connections is {most}, but the limit of open files leaves room for {room}: so many are"
-                " taken; raise that limit (LimitNOFILE= in a systemd unit, ulimit -n, nofile of a container)",
-                most=most,
-                room=room,
-            )
-
-    def _listen(self, server: Server) -> IListeningPort:
-        try:
-            if server.unix is not None:
-                return port.on_unix_socket(self.reactor, server.unix.path, server.unix.mode, self.site)
-            if server.endpoint:
-                opened = port.on_endpoint(self.reactor, server.endpoint, self.site)
-                if server.trusts_unix and port.is_open_to_all(opened):
-                    raise Unusable(
-                        f'server.trusted_proxies: "unix" would believe every user of this machine, since all may write'
-                        f" to the socket of {server.endpoint}; with systemd, write SocketMode=0660 and SocketGroup="
-                    )
-                return opened
-            return port.on_address(self.reactor, server.host, server.port, self.site)
-        except port.CannotListen as error:
-            raise Unusable(f"cannot listen on {server.where}: {error}; see {server.setting}") from None
-
     async def _stop(self) -> None:
-        for opened in self.ports:
-            await Deferred.fromCoroutine(port.close(opened))
-        finished = [site.leave() for site in self.sites] + (
-            [self.silent_door.finished()] if self.silent_door is not None else []
-        )
-        try:
-            await gatherResults(finished).addTimeout(GRACE, self.reactor)
-        except Exception:  # noqa: BLE001 - who is not gone by now is cut off
-            for channel in [channel for site in self.sites for channel in site.channels]:
-                channel.transport.abortConnection()
-        self.lag.stop()
+        self._stopping = True
+        await self.doors.close()
         self.reaper.stop()
         if len(self.whitelist):
             self.store.flush()
@@ -292,7 +286,7 @@ class Knocker(Service):
             self.own_log.set(settings.logging.level, settings.logging.format)
         self.whitelist.max_entries = settings.storage.max_entries
         self.whitelist.revise(keyring, self.house.gate.forbidden(own, gateways), clock.now())
-        self.store.start()
+        self.store.revised()
         self.settings = settings
         terms.announce(settings, clock.now().wall)
         log.info("the settings were reloaded from {path}", path=self.config_path)
@@ -320,9 +314,13 @@ def _boot_seconds() -> float:
     return clock.now().boot
 
 
-def _give_up(faults: list[str]) -> None:
+def _give_up(faults: list[str]) -> NoReturn:
     """End the start: the faults on stderr, one a line, and status 1."""
+    _write_faults(faults)
+    raise SystemExit(1)
+
+
+def _write_faults(faults: list[str]) -> None:
     stderr = sys.__stderr__ or sys.stderr  # by now twistd may have made the other one a part of its log
     stderr.write("".join(f"{fault}\n" for fault in faults))
     stderr.flush()
-    raise SystemExit(1)

@@ -70,6 +70,7 @@ def fixed_changes(old: Settings, new: Settings) -> list[str]:
         "udp.port": lambda settings: settings.udp.port,
         "udp.state_path": lambda settings: settings.udp.state_path,
         "metrics": lambda settings: settings.metrics,
+        "whitelist.store": lambda settings: settings.storage.shared,
         "whitelist.storage_path": lambda settings: settings.storage.storage_path,
         "whitelist.cleanup_interval_seconds": lambda settings: settings.storage.cleanup_interval_seconds,
     }

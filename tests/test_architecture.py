@@ -56,6 +56,9 @@ ROOMS: dict[str, set[str]] = {
     "knocker.listen.metrics": {"knocker.core", "knocker.listen", "twisted", "prometheus_client"},
     "knocker.listen.web": {"knocker.core", "knocker.listen", "twisted", "zope.interface", "klein", "werkzeug"},
     "knocker.store": {"knocker.core", "knocker.store", "twisted"},
+    "knocker.store.redis.link": {
+        *("knocker.core", "knocker.store", "twisted", "txredisapi", "OpenSSL", "service_identity"),
+    },
     "knocker.settings": {"knocker.core", "knocker.settings", "yaml"},
     "knocker.cli": {
         "knocker",

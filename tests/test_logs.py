@@ -17,9 +17,9 @@ from twisted.python.failure import Failure
 from twisted.scripts._twistd_unix import ServerOptions
 
 from knocker import audit, logs
+from knocker.core.change import Change, Event
 from knocker.core.grant import Grant, Via
 from knocker.core.hosts import Scope
-from knocker.core.whitelist import Change, Event
 from tests.conftest import Errors
 from tests.wire import ADMIN, KEY, World
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from knocker.core.whitelist import Change
+from knocker.core.change import Change
 from knocker.reaper import Reaper
 from tests.conftest import Errors
 from tests.wire import World

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from enum import Enum
 
 from knocker.core.addresses import Address, Extent, Network, NetworkMap, Networks
+from knocker.core.change import Change, Event
 from knocker.core.crowds import Crowd, Crowds, place_of, surplus
 from knocker.core.grant import Choice, Grant, Via, Wish, fitted, lost_right, objection
 from knocker.core.hosts import Scope
@@ -20,25 +20,6 @@ from knocker.core.keys import Key, Keyring
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
-
-
-class Event(Enum):
-    """What can happen to a grant."""
-
-    OPENED = "opened"
-    EXTENDED = "extended"
-    ALTERED = "altered"
-    CLOSED = "closed"
-    EXPIRED = "expired"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that happened to one grant, as followers are told it. `why` is for the log."""
-
-    event: Event
-    grant: Grant
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +82,25 @@ class Whitelist:
         known = planned.grant if planned is not None else held
         grant = self._renewed(known, wish, key, now) if known is not None else self._fresh(wish, key, now)
         grant = fitted(grant, self.keyring, now)
-        why = objection(grant, key, self._forbidden) if self._forbidden is not None else lost_right(grant, key)
-        if why:
-            raise Refused(Refusal.NOT_STORED, f"{grant.network} may not be granted any more: {why}")
+        self._check_allowed(grant, key)
         plan = Plan(grant, displaced)
         self._planned[owner] = plan
         return plan
+
+    def _check_allowed(self, grant: Grant, key: Key) -> None:
+        why = objection(grant, key, self._forbidden) if self._forbidden is not None else lost_right(grant, key)
+        if why:
+            raise Refused(Refusal.NOT_STORED, f"{grant.network} may not be granted any more: {why}")
+
+    def fresh(self, wish: Wish, now: Moment) -> tuple[Key, Grant]:
+        """The key that a knock has by now, and what it would leave where there is nothing yet; raises Refused.
+
+        For a store that decides itself what becomes of it; nothing is planned.
+        """
+        key = self._rechecked(wish, now)
+        grant = fitted(self._fresh(wish, key, now), self.keyring, now)
+        self._check_allowed(grant, key)
+        return key, grant
 
     def _rechecked(self, wish: Wish, now: Moment) -> Key:
         key = self.keyring.named(wish.key.name)
@@ -214,6 +208,19 @@ class Whitelist:
         """Take in what was stored; nobody is told."""
         for grant in sorted(grants, key=lambda grant: grant.last_knock_at):
             self._keep(grant)
+
+    # What a store says that is not ours alone.
+
+    def held(self, key: str | None, network: Network, host: str | None) -> Grant | None:
+        """The grant of this owner, whether it lives or not."""
+        return self._held(key, network, host)
+
+    def adopt(self, grant: Grant, why: str, quiet: bool = False) -> None:
+        """Let a grant count that was stored elsewhere; nobody is told where `quiet`."""
+        event = Event.EXTENDED if self._held_like(grant) is not None else Event.OPENED
+        self._keep(grant)
+        if not quiet:
+            self._tell(Change(event, grant, why))
 
     # Asking.
 

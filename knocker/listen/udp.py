@@ -86,6 +86,8 @@ class SilentDoor(DatagramProtocol):
         try:
             await self._keep(sighting)
             await self._carry_out(packet.knock, source, self._key(packet))
+        except NotOurs as why:  # another gate took it
+            self._drop(why)
         except Refused as refused:
             self._report(packet, source, refused)
         else:

@@ -223,26 +223,9 @@ def hex_digits(value: Any, place: Place) -> str:
     return value.lower()
 
 
-def not_built(*inert: Any) -> Read:
-    """A setting that is known but does nothing yet: only the values that ask for nothing are taken."""
-
-    def read(value: Any, place: Place) -> Any:
-        if not any(value == option and type(value) is type(option) for option in inert):
-            place.fault(f"this version of Knocker cannot do that yet; leave it out{_or_inert(inert)}")
-        return value
-
-    return read
-
-
 def anything(value: Any, place: Place) -> Any:
     """A member of a section that is switched off."""
     return value
-
-
-def _or_inert(inert: tuple[Any, ...]) -> str:
-    names = {None: "null", True: "true", False: "false"}
-    shown = [names[value] if value is None or isinstance(value, bool) else repr(value) for value in inert]
-    return f" or write {shown[0]}" if shown else ""
 
 
 def _refuse(message: str) -> Any:

@@ -56,12 +56,38 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """An engine that several gates share. `ca`, `certificate`: what PEM files hold, the latter with its key.
+
+    `min_replicas`: how many of its copies have to have a grant before its knock is answered.
+    """
+
+    host: str
+    port: int = 6379
+    database: int = 0
+    prefix: str = "knocker"
+    user: str = ""
+    password: str = field(default="", repr=False)
+    tls: bool = False
+    ca: bytes | None = field(default=None, repr=False)
+    certificate: bytes | None = field(default=None, repr=False)
+    min_replicas: int = 0
+
+    @property
+    def where(self) -> str:
+        """It, in words, without a secret."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"redis{'s' if self.tls else ''}://{host}:{self.port}/{self.database}?prefix={self.prefix}"
+
+
+@dataclass(frozen=True, slots=True)
 class Storage:
-    """The whitelist's file and bounds; the interval is in seconds."""
+    """The whitelist's file, or the engine that has it instead, and its bounds; the interval is in seconds."""
 
     storage_path: str = "whitelist.json"
     cleanup_interval_seconds: int = 60
     max_entries: int = 10000
+    shared: Shared | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from knocker.core.addresses import Network, Networks
 from knocker.core.keys import LONGEST_KEY, Key
 from knocker.core.limits import Limit
 from knocker.core.paths import Exclusions
-from knocker.settings import endpoint, fields, keys, pages
+from knocker.settings import endpoint, fields, keys, pages, shared
 from knocker.settings.document import MOST_BYTES, Unreadable, read
 from knocker.settings.file import OPEN_TO_OTHERS, contents
 from knocker.settings.model import Deny, KnockPage, Logging, Metrics, Security, Server, Settings, Storage, Udp
@@ -36,7 +36,8 @@ _SERVER: dict[str, Read] = {
 }
 _WHITELIST: dict[str, Read] = {
     "storage_path": fields.text,
-    "store": fields.not_built(None),
+    "store": shared.store,
+    **shared.MEMBERS,
     "cleanup_interval_seconds": fields.integer(1, 86400),
     "max_entries": fields.integer(1, 10_000_000),
     "ipv6_prefix": fields.integer(48, 128),
@@ -103,6 +104,7 @@ def load(path: str) -> Settings:
         warnings,
         lambda name, place: _key_file(folder, name, place),
         lambda name, place: _page_file(os.path.join(folder, name), place),
+        lambda name, place: _pem_file(os.path.join(folder, name), place),
     )
 
 
@@ -112,11 +114,12 @@ def parse(
     warnings: tuple[str, ...] = (),
     key_file: keys.KeyFile = lambda _, place: place.fault("no files are read here"),
     page_file: pages.PageFile = lambda _, place: place.fault("no files are read here"),
+    pem_file: shared.File = lambda _, place: place.fault("no files are read here"),
 ) -> Settings:
     """Read settings from the bytes of a file called `path`; raises Faulty with every fault."""
     complaints = Complaints(_NAMES)
     try:
-        settings = _settings(read(data, _NAMES), Place("", complaints), key_file, page_file)
+        settings = _settings(read(data, _NAMES), Place("", complaints), key_file, page_file, pem_file)
     except Unreadable as error:
         raise Faulty([f"{path}: {error}"]) from None
     if complaints.faults or settings is None:
@@ -154,7 +157,21 @@ def _page_file(path: str, place: Place) -> bytes | None:
     return None
 
 
-def _settings(document: Any, top: Place, key_file: keys.KeyFile, page_file: pages.PageFile) -> dict[str, Any] | None:
+def _pem_file(path: str, place: Place) -> bytes | None:
+    """A file of certificates; one with a private key is nobody else's."""
+    try:
+        data, is_open = contents(path, shared.LONGEST_PEM)
+    except OSError as error:
+        place.fault(f"{path}: {error.strerror or error}")
+        return None
+    if is_open and b"PRIVATE KEY-----" in data:
+        place.warn(f"{path}: {OPEN_TO_OTHERS}")
+    return data
+
+
+def _settings(
+    document: Any, top: Place, key_file: keys.KeyFile, page_file: pages.PageFile, pem_file: shared.File
+) -> dict[str, Any] | None:
     if not isinstance(document, dict):
         top.fault("the file is empty: at least api_keys is needed") if document is None else top.expected(
             "a mapping of settings", document
@@ -174,7 +191,7 @@ def _settings(document: Any, top: Place, key_file: keys.KeyFile, page_file: page
     return {
         "keys": all_keys,
         "server": _server(server, top.at("server")),
-        "storage": _storage(whitelist, security, top),
+        "storage": _storage(whitelist, security, top, key_file, pem_file),
         "security": _security(security, *pages.denials(security, page, page_file, top.at("security"))),
         "knock_page": page,
         "logging": Logging(**found.get("logging", {})),
@@ -216,12 +233,15 @@ def _proxies(value: Any, place: Place) -> dict[str, Any]:
     }
 
 
-def _storage(whitelist: dict[str, Any], security: dict[str, Any], top: Place) -> Storage:
+def _storage(
+    whitelist: dict[str, Any], security: dict[str, Any], top: Place, key_file: keys.KeyFile, pem_file: shared.File
+) -> Storage:
     older = security.get("max_whitelist_entries")
     if older is not None and whitelist.get("max_entries", older) != older:
         top.at("security").at("max_whitelist_entries").fault("whitelist.max_entries says something else")
     return Storage(
         storage_path=whitelist.get("storage_path", Storage().storage_path),
+        shared=shared.shared(whitelist, top.at("whitelist"), key_file, pem_file),
         cleanup_interval_seconds=whitelist.get("cleanup_interval_seconds", Storage().cleanup_interval_seconds),
         max_entries=whitelist.get("max_entries", older if older is not None else Storage().max_entries),
     )

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from knocker.core.change import Change, Event
 from knocker.core.grant import Choice, Grant, Wish
 from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden
@@ -19,7 +20,7 @@ from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
 from knocker.core.tally import Tally
 from knocker.core.turns import Turns
-from knocker.core.whitelist import Change, Crowded, Event, Plan, Whitelist
+from knocker.core.whitelist import Crowded, Plan, Whitelist
 from knocker.store import atomic
 from knocker.store.document import document, grant_text
 from knocker.store.loading import stored
@@ -94,6 +95,10 @@ class JsonFile:
 
     def start(self) -> None:
         """Write what loading could not."""
+        self._wake()
+
+    def revised(self) -> None:
+        """The settings changed; write what they made of it."""
         self._wake()
 
     # Opening and closing.

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from knocker.core.addresses import Address, Network, Networks
+from knocker.core.change import Change, Event
 from knocker.core.gate import Gate, Policy, Verdict
 from knocker.core.grant import Grant, One, Own, Via, Wish
 from knocker.core.hosts import Scope
@@ -24,7 +25,7 @@ from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.knock import Body
 from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
-from knocker.core.whitelist import Change, Crowded, Event, Plan, Whitelist
+from knocker.core.whitelist import Crowded, Plan, Whitelist
 from tests.asked import Asked
 
 T = TypeVar("T")

@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 from knocker.core.addresses import Address, Network, networks
+from knocker.core.change import Change, Event
 from knocker.core.grant import Grant, One, Own, Via, Wish
 from knocker.core.hosts import Scope
 from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
-from knocker.core.whitelist import Change, Crowded, Event, Whitelist
+from knocker.core.whitelist import Crowded, Whitelist
 
 PHONE = Key("phone", digest_of(b"the phone's key"), 100, 1000)
 OTHER_PHONE = replace(PHONE, digest=digest_of(b"the phone's new key"))

@@ -28,13 +28,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from knocker.core.addresses import Address
+from knocker.core.change import Change, Event
 from knocker.core.grant import Grant, Own, Via, Wish
 from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.core.tally import Tally
 from knocker.core.turns import Turns
-from knocker.core.whitelist import Change, Event, Whitelist
+from knocker.core.whitelist import Whitelist
 from knocker.reaper import Reaper
 from knocker.store.jsonfile import JsonFile
 from tests.conftest import Errors

@@ -1,0 +1,225 @@
+"""This gate's copy of the shared whitelist: what the engine tells, change by change, or as a whole.
+
+Each gate decides for itself which grants its own settings allow; one that it does not honour stays with the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from knocker.core.grant import Grant
+from knocker.core.knock import Forbidden
+from knocker.core.moment import Moment
+from knocker.core.whitelist import Whitelist
+from knocker.store.entry import reason
+from knocker.store.redis.engineclock import MOST_APART, EngineClock
+from knocker.store.redis.record import Owner, Reading, Record
+
+ELSEWHERE = "at another gate"
+_REASONS = {b"room": "it made room for a newer address: its key has max_addresses"}
+
+log = Logger()
+
+
+@dataclass(slots=True)
+class Close:
+    """A close of ours that is on its way. `at`: engine milliseconds up to which knocks are closed by it.
+
+    `number`: the last change that it can be, once the engine did it; `later`: what came of the owner behind that.
+    """
+
+    crowd: str
+    at: float
+    why: str
+    sent: bool = False
+    number: int | None = None
+    later: Record | None = None
+
+    def is_over(self, position: int) -> bool:
+        """Whether all is known that the engine did before it."""
+        return self.number is not None and self.number <= position
+
+
+class Mirror:
+    """Keeps a whitelist as the engine has it.
+
+    `position`, `token`: the number of the last change that it knows of, and whose it was; `epoch`: the engine's name
+    for all that it has.
+    """
+
+    apart = False  # our clock and the engine's differ, and the admin was told
+
+    def __init__(
+        self,
+        whitelist: Whitelist,
+        clock: EngineClock,
+        now: Callable[[], Moment],
+        forbidden: Callable[[], Forbidden],
+    ) -> None:
+        self.whitelist = whitelist
+        self.clock = clock
+        self.position = 0
+        self.token = b""
+        self.epoch = b""
+        self.closing: dict[Owner, Close] = {}
+        self.at_work = False  # what happens to the whitelist now is the engine's word, and not news for it
+        self._now = now
+        self._forbidden = forbidden
+        self._waiting: dict[int, list[Deferred[None]]] = {}
+        self._bad: set[str] = set()
+        self._ended: dict[Owner, tuple[float, float]] = {}
+        self._reading: Reading  # made by `begin`, before anything is read
+
+    def begin(self) -> None:
+        """Read what comes now by the settings and clocks of now."""
+        now = self._now()
+        self._reading = Reading(self.whitelist.keyring, self._forbidden(), self.clock.now(now.boot), now)
+
+    # Change by change.
+
+    def apply(self, number: int, fields: dict[bytes, bytes], ours: bytes) -> None:
+        """Let one change count. `ours`: the token of the changes that this gate made."""
+        token = fields.get(b"t", b"")
+        try:
+            owner = Owner.parse(fields[b"o"])
+            value = fields[b"v"]
+            if value:
+                self._opened(owner, Record.parse(value), "" if token == ours else ELSEWHERE)
+            else:
+                why = fields.get(b"w", b"")
+                self.drop(owner, _REASONS.get(why) or why.decode("utf-8", "replace") or ELSEWHERE)
+        except (KeyError, ValueError) as error:
+            self._tell_of_bad(error)
+        self.move(number, token)
+
+    def take(self, owner: bytes, value: bytes, quiet: bool) -> None:
+        """Let a record count that was read with all others; nobody is told where `quiet`."""
+        try:
+            self._opened(Owner.parse(owner), Record.parse(value), ELSEWHERE, again=True, quiet=quiet)
+        except ValueError as error:
+            self._tell_of_bad(error)
+
+    def _opened(self, owner: Owner, record: Record, why: str, again: bool = False, quiet: bool = False) -> None:
+        close = self.closing.get(owner)
+        if close is not None and close.number is None:
+            close.later = record
+            return
+        if close is not None and close.number is not None:
+            if record.number <= close.number:
+                return
+            del self.closing[owner]
+        self._keep(owner, record, why, again, quiet)
+
+    def _keep(self, owner: Owner, record: Record, why: str, again: bool = False, quiet: bool = False) -> None:
+        grant = self._honoured(owner, record)
+        if grant is None:
+            self.drop(owner, "it may not be granted at this gate")
+            return
+        held = self.whitelist.held(owner.key, owner.network, owner.host) if again else None
+        if held is not None and (held.id, held.last_knock_at) == (grant.id, grant.last_knock_at):
+            # The same once more: its end may be known more exactly by now, but it never becomes later.
+            ends = min(held.expires_at, grant.expires_at), min(held.boot_ends_at, grant.boot_ends_at)
+            grant, quiet = replace(grant, expires_at=ends[0], boot_ends_at=ends[1]), True
+        with self._working():
+            self.whitelist.adopt(grant, why, quiet)
+
+    def _honoured(self, owner: Owner, record: Record) -> Grant | None:
+        """The grant, unless our settings or clocks have it otherwise."""
+        try:
+            grant = self._reading.grant(owner, record)
+        except ValueError as error:
+            self._tell_of_bad(error)
+            return None
+        ended = self._ended.get(owner)
+        # What our own clock ended, set forward, does not come back (contract 3.6).
+        return None if grant is not None and ended is not None and grant.last_knock_at <= ended[0] else grant
+
+    def ended(self, grant: Grant) -> None:
+        """Remember a grant that our wall clock ended before its time on the other clock."""
+        boot = self._now().boot
+        if grant.boot_ends_at > boot + MOST_APART:
+            self._ended[Owner.of(grant)] = grant.last_knock_at, grant.boot_ends_at
+
+    def drop(self, owner: Owner, why: str) -> None:
+        """Let a grant count no longer, if there is one."""
+        held = self.whitelist.held(owner.key, owner.network, owner.host)
+        if held is not None:
+            with self._working():
+                if not self.whitelist.expire(self._now(), [held]):
+                    self.whitelist.close([held], why)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        self.at_work = True
+        try:
+            yield
+        finally:
+            self.at_work = False
+
+    def _tell_of_bad(self, error: Exception) -> None:
+        why = reason(error)
+        if why not in self._bad and len(self._bad) < 10:
+            self._bad.add(why)
+            log.error("the store has an entry that no Knocker wrote, and it is not honoured: {why}", why=why)
+
+    def forget_ended(self) -> None:
+        """Forget those whose time is over on every clock."""
+        boot = self._now().boot
+        self._ended = {owner: ended for owner, ended in self._ended.items() if ended[1] > boot}
+
+    # Those who wait for a change.
+
+    def reached(self, number: int) -> Deferred[None]:
+        """Fires once the change of that number is known here."""
+        waiter: Deferred[None] = Deferred()
+        if number <= self.position:
+            waiter.callback(None)
+        else:
+            self._waiting.setdefault(number, []).append(waiter)
+        return waiter
+
+    def move(self, position: int, token: bytes) -> None:
+        """All changes up to that one are known, and who waited for them is told."""
+        first, self.position, self.token = self.position + 1, position, token
+        for owner in [owner for owner, close in self.closing.items() if close.is_over(position)]:
+            del self.closing[owner]
+        if not self._waiting:
+            return
+        due = range(first, position + 1) if position - first < len(self._waiting) else sorted(self._waiting)
+        for number in [number for number in due if number <= position]:
+            for waiter in self._waiting.pop(number, ()):
+                if not waiter.called:  # its time may have been over
+                    waiter.callback(None)
+
+    def broken(self, error: Exception) -> None:
+        """Nothing more is heard for now."""
+        waiting, self._waiting = self._waiting, {}
+        for waiters in waiting.values():
+            for waiter in waiters:
+                if not waiter.called:
+                    waiter.errback(error)
+
+    # Closes of ours.
+
+    def closed(self, batch: list[tuple[Owner, Close]], number: int, left: dict[bytes, bytes]) -> None:
+        """The engine did these, with changes up to that number, but for those that it has `left`: knocked for later."""
+        for owner, close in batch:
+            if self.closing.get(owner) is not close:  # there is another close by now
+                continue
+            close.number = number
+            record = left.get(owner.text.encode())
+            if record is not None:
+                self._let_go(owner, Record.parse(record))
+            elif close.later is not None and close.later.number > number:
+                self._let_go(owner, close.later)
+        self.move(self.position, self.token)
+
+    def _let_go(self, owner: Owner, record: Record) -> None:
+        self.closing.pop(owner, None)
+        self.begin()
+        self._keep(owner, record, ELSEWHERE)
