@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from knocker import __version__, knocking, remote
+from knocker.copying import store
 from knocker.core.keys import digest_of, generate, udp_secret
 from knocker.doctor.command import doctor
 from knocker.faults import INTERRUPTED, NO_ANSWER, REFUSED, USAGE, Failed, fail, say
@@ -59,7 +60,7 @@ def main() -> None:
 
 for _command in (
     *(knocking.knock, knocking.leave, knocking.packet),
-    *(remote.grants, remote.revoke, remote.explain, doctor),
+    *(remote.grants, remote.revoke, remote.explain, doctor, store),
 ):
     main.add_command(_command)
 

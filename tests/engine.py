@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ class Redis(Server):
 
     def ask(self, *command: str | int) -> Reply:
         """What it says to one command."""
-        return Talk(self.port).ask(*command)
+        with closing(Talk(self.port)) as talk:
+            return talk.ask(*command)
 
 
 class Talk:

@@ -27,7 +27,7 @@ from tests.net import dying_with_us
 
 _PR_SET_PDEATHSIG = 1
 # Klein takes the reactor into use as it is imported, and that has a descriptor that must not be shared.
-_LATER = ("klein", "twisted.internet.reactor", "knocker.service", "knocker.listen.web")
+_LATER = ("klein", "twisted.internet.reactor", "knocker.doors", "knocker.service", "knocker.listen.web")
 _LIST = "import sys, knocker.service, twisted.scripts.twistd as _; print('\\n'.join(sys.modules))"
 
 

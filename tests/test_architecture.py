@@ -67,9 +67,11 @@ ROOMS: dict[str, set[str]] = {
         "knocker.faults",
         "knocker.knocking",
         "knocker.remote",
+        "knocker.copying",
         "knocker.doctor",
         "click",
     },
+    "knocker.copying": {"knocker.core", "knocker.settings", "knocker.faults", "click"},
     "knocker.doctor": {"knocker.core", "knocker.doctor"},
     "knocker.doctor.probing": {
         *("knocker.core", "knocker.account", "knocker.client", "knocker.remote", "knocker.faults", "knocker.doctor"),
@@ -93,7 +95,7 @@ ROOMS: dict[str, set[str]] = {
     "knocker.lag": {"twisted"},
 }
 # Where an import inside a function is not an import at the door.
-_LAZY = {"knocker.cli"}
+_LAZY = {"knocker.cli", "knocker.copying"}
 
 
 def name_of(path: Path) -> str:

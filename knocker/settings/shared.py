@@ -67,6 +67,7 @@ def shared(whitelist: dict[str, Any], place: Place, secret_file: File, pem_file:
     if not found["tls"]:
         for name in [name for name in named if name.startswith("tls_")]:
             place.at(name).fault("it means something only for rediss://")
+            del named[name]
     if found["user"] and "password_file" not in named:
         place.at("password_file").fault("missing: the user in whitelist.store has a password")
     if "storage_path" in whitelist:

@@ -53,6 +53,7 @@ class Contact:
     def start(self) -> None:
         """Begin, and go on until `stop`."""
         self._running = Deferred.fromCoroutine(self._run())
+        self._running.addErrback(lambda failure: failure.trap(CancelledError) and None)
         self._running.addErrback(lambda failure: log.failure("the store was given up", failure))
 
     def stop(self) -> None:
@@ -65,10 +66,10 @@ class Contact:
             self._attempts += 1
             try:
                 await self._attend(await Link.open(self._engine, self._reactor))
-            except CancelledError:
-                return
             except Away as error:
                 self._away(error)
+            except CancelledError:
+                raise
             except Exception:  # noqa: BLE001 - a mistake of ours must not end the way to the engine
                 log.failure("a session with the store failed")
                 self._away(Away("was not understood; the log has the traceback"))

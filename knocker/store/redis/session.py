@@ -54,7 +54,7 @@ class Session:
 
     async def resume(self) -> None:
         """Let the mirror be in step, by the changes that it missed where they are still known, else as a whole."""
-        await self._check()
+        await self.check()
         same = await self.beat()
         if same == "lost":
             log.warn("the store lost changes that this gate had seen: what it has is read as a whole")
@@ -78,7 +78,8 @@ class Session:
 
     # What the engine is like.
 
-    async def _check(self) -> None:
+    async def check(self) -> None:
+        """See whether the engine will do; raises Away, or Unfit where its settings have to be others."""
         about = _fields(await self.link.ask("INFO"))
         version = about.get("redis_version", "0")
         if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
@@ -133,6 +134,10 @@ class Session:
         self._mirror.apart = apart
 
     # What it has.
+
+    async def size(self) -> int:
+        """How many grants it has."""
+        return int(await self.link.ask("ZCARD", self.keys.all))
 
     async def _read_all(self) -> None:
         """Take in every grant as it was at one change; what happened since is told by the changes after it."""
