@@ -7,7 +7,7 @@ COPY pyproject.toml setup.cfg README.md LICENSE ./
 COPY knocker knocker
 COPY twisted twisted
 RUN python -m venv /opt/knocker \
-    && /opt/knocker/bin/pip install --no-cache-dir . \
+    && /opt/knocker/bin/pip install --no-cache-dir '.[redis]' \
     # twistd reads this cache instead of trying to write one at every start; it must be newer than the plugin file.
     && /opt/knocker/bin/python -c "from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))" \
     && touch /opt/knocker/lib/python3.*/site-packages/twisted/plugins/dropin.cache \

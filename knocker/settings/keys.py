@@ -11,7 +11,7 @@ from knocker.settings.place import SHORTEST_KEY, Place, Read, section
 
 KeyFile = Callable[[str, Place], bytes | None]
 
-_PLACEHOLDERS = ("CHANGE_ME", "CHANGEME", "REPLACE_WITH", "YOUR_SECRET", "YOUR_KEY", "YOUR_API_KEY")
+PLACEHOLDERS = ("CHANGE_ME", "CHANGEME", "REPLACE_WITH", "YOUR_SECRET", "YOUR_KEY", "YOUR_API_KEY")
 
 
 def api_keys(default_prefix: int, key_file: KeyFile) -> Read:
@@ -140,7 +140,7 @@ def _plain(value: Any, place: Place) -> str:
 def _weakness(value: Any) -> str:
     if not isinstance(value, str):
         return "a key is a text; put it in quotes, else YAML reads it as something else"
-    if any(word in value.upper() for word in _PLACEHOLDERS):
+    if any(word in value.upper() for word in PLACEHOLDERS):
         return "this is the example's text; put a key of your own here (knocker genkey makes one)"
     if not (value.isascii() and value.isprintable()):
         return "a key has only printable ASCII characters: others cannot be sent reliably"

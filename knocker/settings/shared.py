@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from knocker.settings import fields
+from knocker.settings.keys import PLACEHOLDERS
 from knocker.settings.model import Shared
 from knocker.settings.place import Place, Read
 
@@ -92,6 +93,9 @@ def _password(path: str, place: Place, secret_file: File) -> str:
     text = data.decode("latin-1").removesuffix("\n").removesuffix("\r")
     if not 1 <= len(text) <= _LONGEST_PASSWORD or not (text.isascii() and text.isprintable()):
         place.fault(f"the file holds no password of 1 to {_LONGEST_PASSWORD} printable ASCII characters")
+        return ""
+    if any(word in text.upper() for word in PLACEHOLDERS):
+        place.fault("the file still holds a placeholder")
         return ""
     return text
 

@@ -72,6 +72,7 @@ def test_no_secret_is_in_a_repr(tmp_path: Path) -> None:
         pytest.param("store: 'redis://u@x', password_file: p", {"p": ""}, "password_file", id="an empty password"),
         pytest.param("store: 'redis://u@x', password_file: p", {"p": "a\nb"}, "password_file", id="two lines"),
         pytest.param("store: 'redis://u@x', password_file: p", {"p": "ä"}, "password_file", id="not ASCII"),
+        pytest.param("store: 'redis://u@x', password_file: p", {"p": "CHANGE_ME"}, "password_file", id="a placeholder"),
         pytest.param("store: 'rediss://x', tls_ca_file: a", {"a": "no"}, "tls_ca_file", id="no certificate"),
         pytest.param("store: 'rediss://x', tls_cert_file: a", {"a": PEM}, "tls_cert_file", id="without its key"),
         pytest.param("store: 'rediss://x', tls_cert_file: a", {}, "tls_cert_file", id="no such certificate"),

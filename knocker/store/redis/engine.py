@@ -81,11 +81,12 @@ _AWAY = {
 
 
 def refusal(said: str) -> Away:
-    """What an error of the engine's means."""
+    """What an error of the engine's means. What a script may not do is told inside an error of the script's."""
     code = said.partition(" ")[0]
-    # What scripts call is refused inside an error of the script's.
+    if "executing the script can't" in said or "ACL failure in script" in said:  # 7.0, and since 7.2
+        code = "NOPERM"
     for known, words in _UNFIT.items():
-        if code == known or f" -{known} " in said or ("ACL failure in script" in said and known == "NOPERM"):
+        if code == known or f" -{known} " in said:
             return Unfit(words)
     for known, words in _AWAY.items():
         if code == known or f"-{known} " in said:

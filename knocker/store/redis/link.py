@@ -19,7 +19,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.python.failure import Failure
 from txredisapi import ConnectionError as Lost
-from txredisapi import RedisError, RedisProtocol, ResponseError
+from txredisapi import InvalidData, RedisError, RedisProtocol, ResponseError
 from txredisapi import TimeoutError as Unanswered
 
 from knocker.store.redis.engine import Away, Engine, Unfit, refusal
@@ -57,9 +57,17 @@ class _Wire(RedisProtocol):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(charset=None, replyTimeout=PATIENCE, convertNumbers=False)
 
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        """Read answers; what is none ends the connection."""
+        try:
+            super().dataReceived(data, unpause)
+        except InvalidData:
+            self.end = "speaks another protocol than Redis'"
+            self.transport.abortConnection()
+
     def connectionLost(self, why: Failure) -> None:
         """Fail what waits, and know why."""
-        self.end = "closed the connection"
+        self.end = self.end or "closed the connection"
         if why.check(TlsError, VerificationError):
             self.end = "and this gate do not agree on TLS: see whitelist.tls_ca_file and tls_cert_file"
         super().connectionLost(why)

@@ -71,6 +71,7 @@ class Mirror:
         self._now = now
         self._forbidden = forbidden
         self._waiting: dict[int, list[Deferred[None]]] = {}
+        self.told: set[str] = set()  # what the admin was told of the engine, and need not be once more
         self._bad: set[str] = set()
         self._ended: dict[Owner, tuple[float, float]] = {}
         self._reading: Reading  # made by `begin`, before anything is read
@@ -97,12 +98,19 @@ class Mirror:
             self._tell_of_bad(error)
         self.move(number, token)
 
-    def take(self, owner: bytes, value: bytes, quiet: bool) -> None:
-        """Let a record count that was read with all others; nobody is told where `quiet`."""
+    def take(self, owner: bytes, value: bytes, position: int, quiet: bool) -> bool:
+        """Let a record count that was read with all others, but for one that a change after `position` will tell of.
+
+        Nobody is told where `quiet`. Returns whether it counts.
+        """
         try:
-            self._opened(Owner.parse(owner), Record.parse(value), ELSEWHERE, again=True, quiet=quiet)
+            known, record = Owner.parse(owner), Record.parse(value)
         except ValueError as error:
             self._tell_of_bad(error)
+            return True
+        if record.number <= position:
+            self._opened(known, record, ELSEWHERE, again=True, quiet=quiet)
+        return record.number <= position
 
     def _opened(self, owner: Owner, record: Record, why: str, again: bool = False, quiet: bool = False) -> None:
         close = self.closing.get(owner)

@@ -42,7 +42,6 @@ class Session:
         self.keys = Keys(engine.prefix)
         self.fence = 0  # milliseconds; UDP packets made before it may have been seen
         self.few = ""  # what is wrong with its replicas
-        self.evicts = ""
         self._engine = engine
         self._mirror = mirror
         self._now = now
@@ -87,17 +86,24 @@ class Session:
         if about.get("role") == "slave":
             raise Away("is a read-only replica: name the primary in whitelist.store")
         policy = about.get("maxmemory_policy", "noeviction")
-        self.evicts = "" if policy == "noeviction" else f"its maxmemory-policy is {policy}: set it to noeviction"
-        if self.evicts and about.get("maxmemory", "0") != "0":
-            raise Unfit(f"would drop grants when its memory is full, for {self.evicts}")
-        if self.evicts:
-            log.warn("the store would drop grants once it has a maxmemory, for {evicts}", evicts=self.evicts)
+        evicts = "" if policy == "noeviction" else f"its maxmemory-policy is {policy}: set it to noeviction"
+        if evicts and about.get("maxmemory", "0") != "0":
+            raise Unfit(f"would drop grants when its memory is full, for {evicts}")
+        if evicts:
+            self._warn(f"the store would drop grants once it has a maxmemory, for {evicts}")
         if about.get("aof_enabled") == "0":
-            log.warn("the store keeps nothing when it restarts, but what it last saved: set its appendonly to yes")
+            self._warn("the store keeps nothing when it restarts, but what it last saved: set its appendonly to yes")
         self._count_replicas(about)
 
+    def _warn(self, words: str) -> None:
+        if words not in self._mirror.told:
+            self._mirror.told.add(words)
+            log.warn("{words}", words=words)
+
     def _count_replicas(self, about: dict[str, str]) -> None:
-        there, wanted = int(about.get("connected_slaves", "0")), self._engine.min_replicas
+        # Those that still take in what was there before count for nothing yet.
+        there = sum("state=online" in told for name, told in about.items() if name.startswith("slave"))
+        wanted = self._engine.min_replicas
         self.few = "" if there >= wanted else f"has {there} replicas, and whitelist.min_replicas wants {wanted}"
 
     async def beat(self, lost: bool = False) -> str:
@@ -154,12 +160,8 @@ class Session:
                 mirror.begin()
                 for owner, value in zip(owners, values, strict=True):
                     await self._turn()
-                    if value is None:
-                        continue
-                    if int(value.rpartition(b" ")[2]) > position:
+                    if value is not None and not mirror.take(owner, value, position, quiet=first):
                         later.add(owner)
-                    else:
-                        mirror.take(owner, value, quiet=first)
             if cursor == b"0":
                 break
         for grant in before:

@@ -6,7 +6,7 @@ local answer = {'ok', '0'}
 for place = 4, #ARGV, 4 do
   local owner, crowd, at, why = unpack(ARGV, place, place + 3)
   local record = redis.call('GET', prefix .. 'grant:' .. owner)
-  if record and tonumber(record:match('^%S+ %d+ (%d+)')) > tonumber(at) then
+  if record and tonumber(record:match('^%S+ %d+ (%d+)') or '0') > tonumber(at) then
     table.insert(answer, owner)
     table.insert(answer, record)
   elseif record then

@@ -12,7 +12,7 @@ if now < highest - 60000 then return {'behind', highest - now} end
 local whole = function(number) return string.format('%.0f', number) end
 local parsed = function(record)
   local name, created, last, ends, how, secret, number = record:match('^(%S+) (%d+) (%d+) (%d+) (%a+) (%S+) (%d+)$')
-  return {id = name, created = created, last = last, ends = tonumber(ends), via = how, number = tonumber(number)}
+  return name and {id = name, created = created, ends = tonumber(ends), via = how, number = tonumber(number)}
 end
 local next_number = function() return whole(redis.call('HINCRBY', state, 'changes', 1)) end
 local tell = function(number, subject, record, why)
@@ -22,13 +22,17 @@ end
 local ends = now + tonumber(ttl)
 local created = whole(now)
 local known = redis.call('GET', grant)
-if known then
-  local held = parsed(known)
+-- What no gate wrote is as good as nothing.
+local held = known and parsed(known)
+if held then
   id, created = held.id, held.created
   if named ~= '1' then ends = math.max(ends, held.ends) end
   if held.via == 'remote' then via = 'remote' end
 end
 local own = via == 'http' or via == 'udp'
+
+-- The first thing that is written: where there is no memory left this fails, and then nothing was done by halves.
+redis.call('HSET', state, 'clock', whole(math.max(now, highest)))
 
 -- Those that have to make room: the longest unknocked of the key's own addresses (max_addresses).
 redis.call('ZREMRANGEBYSCORE', crowd, '-inf', whole(now))
@@ -37,18 +41,18 @@ if own and tonumber(addresses) >= 0 then
   local others = {}
   for _, other in ipairs(redis.call('ZRANGE', crowd, 0, -1)) do
     local record = other ~= owner and redis.call('GET', prefix .. 'grant:' .. other)
-    if record then table.insert(others, {other, parsed(record).number}) end
+    local known_there = record and parsed(record)
+    if known_there then table.insert(others, {other, known_there.number}) end
   end
   table.sort(others, function(one, two) return one[2] < two[2] end)
   for place = 1, #others - (tonumber(addresses) - 1) do table.insert(leaving, others[place][1]) end
 end
 
-if not known then
+if not held then
   redis.call('ZREMRANGEBYSCORE', all, '-inf', whole(now))
   if redis.call('ZCARD', all) + 1 - #leaving > tonumber(most) then return {'full'} end
 end
 
-if now > highest then redis.call('HSET', state, 'clock', whole(now)) end
 local number = next_number()
 local record = table.concat({id, created, whole(now), whole(ends), via, mark, number}, ' ')
 tell(number, owner, record, '')
