@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, gatherResults
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThread, deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -96,7 +97,8 @@ class Knocker(Service):
         self.seen = SeenFile(settings.udp.state_path, self._in_thread) if settings.udp.enabled else None
         self.silent_door = self._silent_door(self.seen) if self.seen is not None else None
         self.doors = Doors(reactor, self.house, settings.server, self.silent_door)
-        self._stopping = False
+        self._open = self._stopping = False
+        self._late: IDelayedCall | None = None  # opens the doors where a shared store keeps a start waiting
         self._reloading = DeferredLock()
 
     def _store(self, settings: Settings, turns: Turns, tally: Tally) -> JsonFile | SharedStore:
@@ -173,10 +175,21 @@ class Knocker(Service):
         if isinstance(self.store, JsonFile):
             self._begin()
         else:
-            self.store.loaded.addTimeout(LOADING, self.reactor).addCallbacks(self._loaded, self._not_loaded)
+            self.store.loaded.addCallbacks(self._loaded, self._unfit)
+            self._late = self.reactor.callLater(LOADING, self._open_unloaded, self.store)
+
+    def _open_unloaded(self, store: SharedStore) -> None:
+        """Denied is better than unanswered, and /ready says why; but what is on its way is worth waiting for."""
+        if store.reading:
+            self._late = self.reactor.callLater(LOADING, self._open_unloaded, store)
+        else:
+            self._loaded(None)
 
     def _loaded(self, _: None) -> None:
-        """What several gates share is here: go on with the start."""
+        """Go on with a start that waited for what several gates share."""
+        if self._open or self._stopping:
+            return
+        self._open = True
         gc.freeze()
         try:
             self._open_doors()
@@ -185,15 +198,17 @@ class Knocker(Service):
         else:
             self._begin()
 
-    def _not_loaded(self, failure: Failure) -> None:
-        if failure.check(Unusable):
+    def _unfit(self, failure: Failure) -> None:
+        """The shared store will never do: a start with it ends, a gate that runs goes on without it."""
+        if self._open:
+            log.error("{failure}", failure=failure.value)
+        else:
             self._give_up_late(str(failure.value))
-        else:  # denied is better than unanswered, and /ready says why
-            self._loaded(None)
 
     def _give_up_late(self, fault: str) -> None:
         """End a start whose reactor runs already, with status 1."""
         if not self._stopping:
+            self._stopping = True
             _write_faults([fault])
             self.reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
             self.reactor.stop()
@@ -233,6 +248,8 @@ class Knocker(Service):
 
     async def _stop(self) -> None:
         self._stopping = True
+        if self._late is not None and self._late.active():
+            self._late.cancel()
         await self.doors.close()
         self.reaper.stop()
         if len(self.whitelist):

@@ -46,7 +46,7 @@ def stored(
     if data is None:
         return Stored()
     try:
-        with _uncollected():
+        with uncollected():
             found = read(data, now, boot_id, keyring, forbidden, new_id)
     except Damaged as error:
         kept = _keep_aside(path, now, os.rename)
@@ -99,7 +99,7 @@ def _keep_aside(path: str, now: Moment, move: Callable[[str, str], None]) -> str
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Without the search for garbage in cycles: there is none, and it would look at each grant several times."""
     enabled = gc.isenabled()
     gc.disable()

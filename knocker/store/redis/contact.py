@@ -37,6 +37,7 @@ class Contact:
         heard: Callable[[Session], None],
     ) -> None:
         self.session: Session | None = None
+        self.reading = False  # what the engine has is on its way
         self.failure = f"the store {engine.where} was not reached yet"
         self.loaded: Deferred[None] = Deferred()
         self._engine = engine
@@ -81,6 +82,7 @@ class Contact:
         both: list[Deferred[None]] = []
         try:
             session = self._session_on(link)
+            self.reading = True
             await session.resume()
             self._arrived(session)
             both = [Deferred.fromCoroutine(session.read()), Deferred.fromCoroutine(self._beat(session))]
@@ -88,13 +90,13 @@ class Contact:
         except FirstError as first:
             first.subFailure.raiseException()
         finally:
-            self.session = None
+            self.session, self.reading = None, False
             link.close()
             for running in both:
                 running.cancel()
 
     def _arrived(self, session: Session) -> None:
-        self.session, self._attempts = session, 0
+        self.session, self.reading, self._attempts = session, False, 0
         live = len(self._mirror.whitelist)
         log.info("in step with the store {where}: {count} live grants", where=self._engine.where, count=live)
         self.failure = ""

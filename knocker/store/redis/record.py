@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
-from knocker.core import strictjson
 from knocker.core.addresses import Network
 from knocker.core.grant import Bounds, Grant, Via, lost_right
 from knocker.core.keys import Key, Keyring
@@ -18,6 +16,9 @@ from knocker.core.moment import Moment
 from knocker.store.entry import VIAS, Bad, check_id, check_network, known_mark, scope
 
 MOST_AHEAD = 60_000  # milliseconds that a knock may seem to lie ahead of the engine's clock
+# Made once, since a start reads as many as there are.
+_decode = json.JSONDecoder().decode
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _LATEST = 10**14  # milliseconds since 1970
 
 
@@ -37,7 +38,7 @@ class Owner:
     @classmethod
     def parse(cls, text: bytes) -> Owner:
         """Read an owner's text; raises ValueError for what no Knocker wrote."""
-        value = strictjson.read(text)
+        value = _decode(text.decode("utf-8"))
         if not isinstance(value, list) or len(value) != 3:
             raise Bad("a bad owner")
         key, entry, host = value
@@ -52,16 +53,12 @@ class Owner:
     @property
     def text(self) -> str:
         """The one spelling of it."""
-        return _spelt([self.key, str(self.network), self.host])
+        return _encode([self.key, str(self.network), self.host])
 
     @property
     def crowd(self) -> str:
         """Which grants max_addresses counts together: one key's of one family."""
-        return _spelt([self.key, self.network.bits])
-
-
-def _spelt(value: list[Any]) -> str:
-    return json.dumps(value, separators=(",", ":"))
+        return _encode([self.key, self.network.bits])
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from knocker.core.moment import Moment
+from knocker.store.loading import uncollected
 from knocker.store.redis.engine import Away, Engine, Unfit
 from knocker.store.redis.engineclock import MOST_APART
 from knocker.store.redis.keys import Keys
@@ -59,7 +60,8 @@ class Session:
             log.warn("the store lost changes that this gate had seen: what it has is read as a whole")
             await self.beat(lost=True)
         if same != "same":
-            await self._read_all()
+            with uncollected():
+                await self._read_all()
         await self._catch_up()
 
     async def read(self) -> None:

@@ -88,6 +88,11 @@ class SharedStore:
         """Fires when the whitelist was in step for the first time; fails with Unusable where it never will be."""
         return self._contact.loaded
 
+    @property
+    def reading(self) -> bool:
+        """Whether the engine was reached, and what it has is on its way."""
+        return self._contact.reading
+
     def start(self) -> None:
         """Reach the engine, and go on trying."""
         self._contact.start()
