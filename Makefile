@@ -25,6 +25,7 @@ bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/verify.py
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/scrape.py
+	$(BIN)/python benchmarks/cluster.py
 
 # The pictures of docs/images, as the page looks now.
 pictures: $(VENV)/.test-ready

@@ -33,5 +33,7 @@ def need(*tools: str) -> None:
     """End where one of them is not installed."""
     for tool in tools:
         if shutil.which(tool) is None:
-            say(f"this benchmark needs {tool}, which is not installed (Debian: apt-get install wrk util-linux)")
+            say(
+                f"this benchmark needs {tool}, which is not installed (Debian: apt-get install wrk util-linux redis-server)"
+            )
             sys.exit(2)

@@ -21,6 +21,7 @@ TABLES = {
     "verify": ["The fast lane at 32", "Through Caddy", "Resident memory"],
     "store": ["live grants", "quiet", "16 connections"],
     "scrape": ["without metrics", "scraped each 0.1 s"],
+    "cluster": ["until gate B knows", "appendfsync always", "engine bytes"],
     "soak": ["descriptors", "every answer was right", "from line 2"],
     "attack": ["room for everybody", "all of these at once", "crowd, anew"],
 }
@@ -28,8 +29,9 @@ TABLES = {
 
 @pytest.mark.parametrize(("name", "headings"), [*TABLES.items()] if LONG else [*TABLES.items()][:1])
 def test_a_benchmark_prints_its_tables(name: str, headings: list[str]) -> None:
-    if name in ("verify", "store", "scrape") and not shutil.which("wrk"):
-        pytest.skip("wrk is not installed")
+    needed = {"verify": ["wrk"], "store": ["wrk"], "scrape": ["wrk"], "cluster": ["wrk", "redis-server"]}
+    if missing := [tool for tool in needed.get(name, []) if not shutil.which(tool)]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
     done = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", "--quick"], cwd=ROOT, capture_output=True, text=True, timeout=55
     )
