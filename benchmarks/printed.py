@@ -33,7 +33,5 @@ def need(*tools: str) -> None:
     """End where one of them is not installed."""
     for tool in tools:
         if shutil.which(tool) is None:
-            say(
-                f"this benchmark needs {tool}, which is not installed (Debian: apt-get install wrk util-linux redis-server)"
-            )
+            say(f"this benchmark needs {tool}, which is not installed (in Debian wrk, util-linux, redis-server)")
             sys.exit(2)

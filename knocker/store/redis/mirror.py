@@ -48,8 +48,8 @@ class Close:
 class Mirror:
     """Keeps a whitelist as the engine has it.
 
-    `position`, `token`: the number of the last change that it knows of, and whose it was; `epoch`: the engine's name
-    for all that it has.
+    `position`, `token`: the number of the last change that it knows of, and its name; `epoch`: the engine's name for
+    all that it has. `left_out`: there may be grants that it does not honour.
     """
 
     apart = False  # our clock and the engine's differ, and the admin was told
@@ -67,6 +67,7 @@ class Mirror:
         self.token = b""
         self.epoch = b""
         self.closing: dict[Owner, Close] = {}
+        self.left_out = False
         self.at_work = False  # what happens to the whitelist now is the engine's word, and not news for it
         self._now = now
         self._forbidden = forbidden
@@ -84,13 +85,13 @@ class Mirror:
     # Change by change.
 
     def apply(self, number: int, fields: dict[bytes, bytes], ours: bytes) -> None:
-        """Let one change count. `ours`: the token of the changes that this gate made."""
+        """Let one change count. `ours`: how the tokens of changes begin that this gate made."""
         token = fields.get(b"t", b"")
         try:
             owner = Owner.parse(fields[b"o"])
             value = fields[b"v"]
             if value:
-                self._opened(owner, Record.parse(value), "" if token == ours else ELSEWHERE)
+                self._opened(owner, Record.parse(value), "" if token.startswith(ours) else ELSEWHERE)
             else:
                 why = fields.get(b"w", b"")
                 self.drop(owner, _REASONS.get(why) or why.decode("utf-8", "replace") or ELSEWHERE)
@@ -126,6 +127,7 @@ class Mirror:
     def _keep(self, owner: Owner, record: Record, why: str, again: bool = False, quiet: bool = False) -> None:
         grant = self._honoured(owner, record)
         if grant is None:
+            self.left_out = True
             self.drop(owner, "it may not be granted at this gate")
             return
         held = self.whitelist.held(owner.key, owner.network, owner.host) if again else None

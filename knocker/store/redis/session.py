@@ -74,8 +74,8 @@ class Session:
                 await self._read_all()
 
     def reread(self) -> None:
-        """Read everything once more, as after new settings, which may allow what was not honoured."""
-        self._reread = True
+        """Read everything once more if something was not honoured, which new settings may allow."""
+        self._reread = self._mirror.left_out
 
     # What the engine is like.
 
@@ -150,6 +150,7 @@ class Session:
     async def _read_all(self) -> None:
         """Take in every grant as it was at one change; what happened since is told by the changes after it."""
         mirror, (position, token) = self._mirror, self._last
+        mirror.left_out = False
         whitelist, first = mirror.whitelist, mirror.position == 0 and not len(mirror.whitelist)
         before = [grant for part in whitelist.parts(1000) for grant in part]
         later: set[bytes] = set()

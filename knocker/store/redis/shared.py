@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -69,6 +70,7 @@ class SharedStore:
         self._turns = turns
         self._tally = tally
         self._token = token
+        self._marks = count(1)
         self._window = window
         self._mirror = Mirror(whitelist, EngineClock(), now, forbidden)
         self._contact = Contact(
@@ -167,11 +169,10 @@ class SharedStore:
                 *(keys.start, text, fresh.id, int(1000 * left), int(wish.ttl_named)),
                 *(fresh.via.value, fresh.mark or "-", self.whitelist.max_entries),
                 -1 if key.max_addresses is None else key.max_addresses,
-                *(math.ceil(self._mirror.clock.now(now.boot) + 1000 * DEADLINE), self._token, LONGEST),
+                *(math.ceil(self._mirror.clock.now(now.boot) + 1000 * DEADLINE), self._mark(), LONGEST),
             )
             await self._within(self._mirror.reached(self._number(answer)))
-            if self.engine.min_replicas:
-                await self._confirmed(session, owner, fresh)
+            await self._confirmed(session, owner, fresh)
         except Away as error:
             self._tally.write(self._now().boot - now.boot, stored=False)
             raise Refused(Refusal.NOT_STORED, f"the store {self.engine.where} {error}") from None
@@ -235,8 +236,9 @@ class SharedStore:
         if session is None:
             return
         self._send_closes()
-        answer = await session.link.run(CLOSE, self._close_keys, self._keys.start, self._token, LONGEST)
+        answer = await session.link.run(CLOSE, self._close_keys, self._keys.start, self._mark(), LONGEST)
         await self._within(self._mirror.reached(int(answer[1])))
+        await self._copies.made(session)
 
     @property
     def _close_keys(self) -> list[str]:
@@ -270,7 +272,7 @@ class SharedStore:
     async def _send(self, session: Session, batch: list[tuple[Owner, Close]]) -> None:
         told = [part for owner, close in batch for part in (owner.text, close.crowd, close.at, close.why)]
         try:
-            answer = await session.link.run(CLOSE, self._close_keys, self._keys.start, self._token, LONGEST, *told)
+            answer = await session.link.run(CLOSE, self._close_keys, self._keys.start, self._mark(), LONGEST, *told)
         except Away:
             for _, close in batch:
                 close.sent = False
@@ -288,6 +290,10 @@ class SharedStore:
             raise Refused(Refusal.NOT_STORED, f"the store {self.engine.where} {error}") from None
         if first is None:
             raise NotOurs("replay")
+
+    def _mark(self) -> bytes:
+        """A name for what we ask for next that nothing else ever has, so that no change is taken for another."""
+        return b"%b-%d" % (self._token, next(self._marks))
 
     def _room(self) -> Deferred[None] | None:
         """Something to wait for when this turn's share of work is used up."""

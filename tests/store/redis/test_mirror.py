@@ -19,7 +19,7 @@ from tests.conftest import Errors
 PHONE = Key("phone", digest_of(b"phone"), ttl=600, max_ttl=600)
 OWNER = Owner("phone", Network.parse("203.0.113.1"), None)
 OTHER = Owner("phone", Network.parse("203.0.113.2"), None)
-OURS, THEIRS = b"our-token", b"another-token"
+OURS, THEIRS = b"ours", b"another-7"
 
 
 class World:
@@ -78,7 +78,7 @@ def world() -> World:
 
 
 def test_changes_count_as_they_come_and_say_where_they_were_made(world: World) -> None:
-    world.opened(1, token=OURS)
+    world.opened(1, token=OURS + b"-3")
     world.opened(2)
     world.closed(3)
     world.closed(4)
