@@ -18,7 +18,7 @@ from tests.refused import MARK
 LONG = os.environ.get("KNOCKER_TEST_LONG") == "1"
 FIXED = os.environ.get("KNOCKER_TEST_RANDOM") != "1"
 hypothesis.settings.register_profile("share", max_examples=40, derandomize=FIXED, deadline=None)
-hypothesis.settings.register_profile("long", max_examples=2000, derandomize=FIXED, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("long", max_examples=1000, derandomize=FIXED, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("long" if LONG else "share")
 
 

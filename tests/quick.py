@@ -1,7 +1,7 @@
 """Starts twistd quickly: a process that has imported everything forks for each start, and each goes on as twistd does.
 
-Importing is most of a start, and tests start hundreds. With KNOCKER_TEST_LONG=1 the command is executed each time, but
-for the many starts after faults; so is whatever is not the plain command. Linux only.
+Importing is most of a start, and tests start hundreds. With KNOCKER_TEST_LONG=1 the command itself is executed in
+tests/e2e; so is, everywhere, whatever is not the plain command. Linux only.
 
 A child is ended and waited for by its parent's word alone, so that its id is nobody else's as long as it is used here.
 """

@@ -26,7 +26,7 @@ from tests.net import Answer, dying_with_us
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 PROJECT = Path(__file__).parent.parent
 CADDY, TWISTD = str(SCRIPTS / "caddy"), str(SCRIPTS / "twistd")
-forks = os.environ.get("KNOCKER_TEST_LONG") != "1"  # whether twistd is forked instead of executed, see quick.py
+forks = True  # whether twistd is forked instead of executed, see quick.py
 
 Settings = Mapping[str, Any]
 

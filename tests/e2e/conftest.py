@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests import service
+from tests.conftest import LONG
 from tests.service import Knocker, Settings, free_port
 
 PHONE = "phone-key-0123456789-abc"
@@ -35,6 +37,14 @@ def phone(**more: Any) -> dict[str, Any]:
 def laptop(**more: Any) -> dict[str, Any]:
     """Another key."""
     return {"name": "laptop", "key": LAPTOP, "ttl": 3600, **more}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def executed() -> Iterator[None]:
+    """In the whole run Knocker starts here as an admin starts it, from nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(service, "forks", not LONG)
+        yield
 
 
 @pytest.fixture

@@ -11,17 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import service
 from tests.e2e.conftest import PHONE, settings
 from tests.service import Knocker, Settings, free_port
 
 Start = Callable[..., Knocker]
-
-
-@pytest.fixture(autouse=True)
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start quickly, also in the whole run: here Knocker is ended and started anew many hundred times."""
-    monkeypatch.setattr(service, "forks", True)
 
 
 class Witness:

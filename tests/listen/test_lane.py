@@ -390,7 +390,7 @@ def plainly(data: bytes) -> dict[str, str] | None:
     return found
 
 
-@settings(max_examples=50_000 if LONG else 1_000)
+@settings(max_examples=20_000 if LONG else 1_000)
 @given(_HEADS)
 @example(b"GET /verify HTTP/1.1\r\n\r\n")
 def test_one_pattern_reads_as_a_plain_reader_does(data: bytes) -> None:
