@@ -64,7 +64,7 @@ def _copied(settings: Settings, source: str, target: str) -> dict[str, int]:
     if _is_address(target):
         engine = _engine(settings, target)
         with _locked(source):
-            return _into(engine, _from_file(settings, source), settings.storage.max_entries)
+            return _into(engine, _from_file(settings, source), settings)
     engine = _engine(settings, source)
     with _locked(target):
         if os.path.lexists(target):
@@ -156,12 +156,12 @@ def _to_file(grants: list[Grant], path: str) -> dict[str, int]:
 # Engines.
 
 
-def _into(engine: Shared, grants: list[Grant], most: int) -> dict[str, int]:
+def _into(engine: Shared, grants: list[Grant], settings: Settings) -> dict[str, int]:
     from knocker import clock
     from knocker.store.redis.copying import into
 
-    token = os.urandom(8).hex().encode()
-    return asdict(_run(engine, lambda reactor: into(engine, reactor, clock.now, grants, most, token)))
+    token, most, window = os.urandom(8).hex().encode(), settings.storage.max_entries, settings.udp.window * 1000
+    return asdict(_run(engine, lambda reactor: into(engine, reactor, clock.now, grants, most, token, window)))
 
 
 def _out_of(settings: Settings, engine: Shared) -> list[Grant]:

@@ -211,7 +211,7 @@ class Knocker(Service):
             self._stopping = True
             _write_faults([fault])
             self.reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
-            self.reactor.stop()
+            self.reactor.callWhenRunning(self.reactor.stop)  # which may be about to run only
 
     def _open_doors(self) -> None:
         self.doors.open(self.settings.server, self.settings.udp, self.settings.metrics)

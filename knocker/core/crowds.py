@@ -47,6 +47,12 @@ class Crowds:
         if self._crowds:
             self.of((grant.key, grant.bits)).pop(place_of(grant), None)
 
+    def reorder(self) -> None:
+        """Let each stand in the order that its grants' own times tell, as where all of them came at once."""
+        for crowd, held in self._crowds.items():
+            by_time = sorted(held.items(), key=lambda item: item[1].last_knock_at)
+            self._crowds[crowd] = dict(by_time)
+
     def recount(self, grants: Iterable[Grant], keyring: Keyring) -> None:
         """Count anew after a change of the keys; the order in which they knocked stays, whatever the clock did."""
         known = {grant.id: place for crowd in self._crowds.values() for place, grant in enumerate(crowd.values())}

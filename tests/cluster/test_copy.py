@@ -130,6 +130,24 @@ def test_what_cannot_be_copied_is_told_and_loses_nothing(
     assert (tmp_path / "whitelist.json").read_text() == kept
 
 
+def test_what_ended_meanwhile_is_not_missed(tmp_path: Path) -> None:
+    with Redis(tmp_path / "engine") as engine:
+        one = gate(tmp_path / "gate", engine.store, SETTINGS)
+        try:
+            one.start()
+            one.knock("203.0.113.1", PHONE, ttl=1)
+            one.knock("203.0.113.2", PHONE, ttl=100)
+            eventually(lambda: one.verify("203.0.113.1") == 401, "one ends")
+            done = copy(one.config, engine.store, tmp_path / "back.json", "--json")
+            assert (json.loads(done.stdout)["copied"], done.stderr.count("left out")) == (1, 0)
+            fewer = [key for key in SETTINGS["api_keys"] if key["name"] != "phone"]
+            one.configure({**SETTINGS, "api_keys": fewer, "whitelist": {"store": engine.store}})
+            done = copy(one.config, engine.store, tmp_path / "fewer.json")
+            assert "1 grants are left out: these settings do not allow them" in done.stderr
+        finally:
+            one.end()
+
+
 def test_a_file_that_a_knocker_uses_is_not_copied(tmp_path: Path) -> None:
     one = Knocker(tmp_path, SETTINGS, free_port())
     with Redis(tmp_path / "engine") as engine:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,44 @@ def test_a_full_memory_refuses_knocks_in_words_and_goes_on_to_close(tmp_path: Pa
         refusal = one.knock(THERE, PHONE)
         assert (refusal.status, refusal.json()["error"]) == (503, "The whitelist could not be stored.")
         assert "has no memory left: raise its maxmemory" in one.log
+        eventually(lambda: "has no memory left" in str(ready(one)), "it says so")
         assert (one.verify(HERE), one.verify(THERE)) == (200, 401)
         engine.ask("CONFIG", "SET", "maxmemory", 0)
         eventually(lambda: one.knock(THERE, PHONE).status == 200, "knocks count again", 15)
+        eventually(lambda: ready(one) == [], "and that is over")
+
+
+def test_closes_that_the_engine_does_not_take_are_told_until_it_does(tmp_path: Path, start: Start) -> None:
+    with Redis(tmp_path / "engine") as engine:
+        one, other = start(engine.store), start(engine.store)
+        in_step(one)
+        in_step(other)
+        assert one.knock(HERE, PHONE).status == 200
+        eventually(lambda: other.verify(HERE) == 200, "the other knows")
+        engine.ask("CONFIG", "SET", "min-replicas-to-write", 1)
+        assert one.knock(THERE, PHONE).status == 503
+        closed = one.knock(HERE, PHONE, "DELETE")
+        assert (closed.status, closed.json()["error"]) == (503, "Closed, but not stored.")
+        assert one.verify(HERE) == 401
+        assert any("closed at this gate alone" in reason for reason in ready(one))
+        eventually(lambda: "fewer replicas than its own min-replicas-to-write" in str(ready(other)), "both say why")
+        engine.ask("CONFIG", "SET", "min-replicas-to-write", 0)
+        eventually(lambda: other.verify(HERE) == 401, "the other is told as soon as the engine takes it")
+        eventually(lambda: (ready(one), ready(other)) == ([], []), "and that is over")
+        assert other.knock(HERE, PHONE).status == 200
+        eventually(lambda: one.verify(HERE) == 200, "a later knock counts at both")
+
+
+def test_an_engine_with_too_many_clients_is_no_wrong_password(tmp_path: Path, start: Start) -> None:
+    with Redis(tmp_path / "engine", "--maxclients", "3") as engine:
+        users(engine)
+        with ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(closing(Talk(engine.port)))
+            one = start(engine.store.replace("redis://", "redis://knocker@"), {"p": PASSWORD}, password_file="p")
+            eventually(lambda: one.listening, "it listens all the same", 15)
+            assert "maxclients" in str(ready(one))
+        in_step(one)
 
 
 def test_a_replica_is_no_primary(tmp_path: Path, start: Start) -> None:
@@ -227,6 +263,14 @@ def test_a_disagreement_on_tls_is_told_as_one(
     one = start(engine.store.replace("redis", "rediss"), files, **whitelist)
     eventually(lambda: one.listening, "it listens", 15)
     assert "do not agree on TLS: see whitelist.tls_ca_file and tls_cert_file" in ready(one)[0]
+
+
+@pytest.mark.parametrize("name", ["tls_ca_file", "tls_cert_file"])
+def test_files_that_hold_no_certificates_end_the_start(name: str, tmp_path: Path, start: Start) -> None:
+    begin, end = ["-----BEGIN {}-----", "-----END {}-----\n"]
+    broken = "".join(f"{begin}\nAAAA\n{end}".format(kind, kind) for kind in ("CERTIFICATE", "PRIVATE KEY"))
+    one = start("rediss://127.0.0.1:1", {"broken.pem": broken}, **{name: "broken.pem"})
+    assert "what whitelist.tls_ca_file or tls_cert_file holds cannot be used" in refused(one)
 
 
 def test_plain_words_to_an_engine_that_speaks_tls_get_nowhere(tls: tuple[Redis, dict[str, str]], start: Start) -> None:

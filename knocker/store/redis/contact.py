@@ -23,8 +23,8 @@ log = Logger()
 class Contact:
     """The way to the engine. `session` is there while the mirror is in step with it, `failure` says why it is not.
 
-    `loaded` fires when it first was, and fails with Unusable where that will never be. `met` is called with each
-    session that begins, `heard` after each beat of one.
+    `loaded` fires when it first was, and fails with Unusable where that will never be. `heard` is called with the
+    session when it begins, and after each beat.
     """
 
     def __init__(
@@ -33,7 +33,6 @@ class Contact:
         mirror: Mirror,
         reactor: Any,
         session_on: Callable[[Link], Session],
-        met: Callable[[Session], None],
         heard: Callable[[Session], None],
     ) -> None:
         self.session: Session | None = None
@@ -44,7 +43,6 @@ class Contact:
         self._mirror = mirror
         self._reactor = reactor
         self._session_on = session_on
-        self._met = met
         self._heard = heard
         self._stopped = False
         self._running: Deferred[None] = Deferred()
@@ -101,7 +99,6 @@ class Contact:
         log.info("in step with the store {where}: {count} live grants", where=self._engine.where, count=live)
         self.failure = ""
         self._heard(session)
-        self._met(session)
         if not self.loaded.called:
             self.loaded.callback(None)
 

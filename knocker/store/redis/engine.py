@@ -57,6 +57,10 @@ class Away(Exception):
     """The engine did not do it; the message says why, and which setting mends it where one does."""
 
 
+class Unanswered(Away):
+    """It was asked, and whether it did it is not known."""
+
+
 class Unfit(Away):
     """As it is set up it will never do: a start with it ends."""
 
@@ -77,7 +81,9 @@ _AWAY = {
     "MASTERDOWN": "is a replica that has lost its primary",
     "BUSY": "is busy with somebody's script",
     "NOSCRIPT": "forgot its scripts",
+    "DENIED": "is in protected mode: see its bind and protected-mode",
 }
+_MAXCLIENTS = "ERR max number of clients"
 
 
 def refusal(said: str) -> Away:
@@ -91,5 +97,15 @@ def refusal(said: str) -> Away:
     for known, words in _AWAY.items():
         if code == known or f"-{known} " in said:
             return Away(words)
+    if _MAXCLIENTS.removeprefix("ERR ") in said:
+        return Away("has as many clients as its maxclients allows")
     shown = "".join(character if character.isprintable() else "?" for character in said[:200])
     return Away(f"says: {shown}")
+
+
+def not_let_in(said: str) -> Away:
+    """What an error in answer to AUTH means; its own words may hold what was said to it, and are not shown."""
+    code = said.partition(" ")[0]
+    if said.startswith((_MAXCLIENTS, _MAXCLIENTS.removeprefix("ERR "))):
+        return Away("has as many clients as its maxclients allows")
+    return Away(_AWAY[code]) if code in _AWAY else Unfit(_UNFIT["WRONGPASS"])

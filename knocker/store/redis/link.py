@@ -20,9 +20,9 @@ from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClie
 from twisted.python.failure import Failure
 from txredisapi import ConnectionError as Lost
 from txredisapi import InvalidData, RedisError, RedisProtocol, ResponseError
-from txredisapi import TimeoutError as Unanswered
+from txredisapi import TimeoutError as NoReply
 
-from knocker.store.redis.engine import Away, Engine, Unfit, refusal
+from knocker.store.redis.engine import Away, Engine, Unanswered, Unfit, not_let_in, refusal
 
 PATIENCE = 2.0  # seconds that an answer may take
 BLOCK = 5.0  # seconds that the engine keeps a question for changes
@@ -46,7 +46,7 @@ class Script:
         return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
-OPEN, CLOSE, BEAT, COPY = (Script.of(name) for name in ("open", "close", "beat", "copy"))
+OPEN, CLOSE, BEAT, COPY, CLAIM = SCRIPTS = tuple(Script.of(name) for name in ("open", "close", "beat", "copy", "claim"))
 
 
 class _Wire(RedisProtocol):  # type: ignore[misc]
@@ -97,7 +97,7 @@ class Link:
             commands.transport.abortConnection()
             raise
         try:
-            for script in (OPEN, CLOSE, BEAT, COPY):
+            for script in SCRIPTS:
                 await link.ask("SCRIPT", "LOAD", script.text)
         except BaseException:
             link.close()
@@ -108,10 +108,9 @@ class Link:
         """The answer to one command; raises Away."""
         return await _answer(self._commands, command)
 
-    async def run(self, script: Script, keys: Sequence[str], *arguments: object) -> list[Any]:
-        """What a script says."""
-        found: list[Any] = await self.ask("EVALSHA", script.digest, len(keys), *keys, *arguments)
-        return found
+    async def run(self, script: Script, keys: Sequence[str], *arguments: object) -> Any:
+        """What a script says; raises Away."""
+        return await self.ask("EVALSHA", script.digest, len(keys), *keys, *arguments)
 
     async def changes(self, stream: str, position: int) -> list[tuple[int, dict[bytes, bytes]]]:
         """The changes behind `position`, once there are any, or none after a while."""
@@ -144,10 +143,10 @@ async def _answer(wire: Any, command: Sequence[object], patience: float | None =
         return await asked.addTimeout(patience, wire.reactor)
     except ResponseError as error:
         raise refusal(str(error)) from None
-    except (Unanswered, TimeIsOver, CancelledError):
-        raise Away("does not answer") from None
+    except (NoReply, TimeIsOver, CancelledError):
+        raise Unanswered("does not answer") from None
     except (Lost, ConnectionClosed):
-        raise Away(wire.end or "closed the connection") from None
+        raise Unanswered(wire.end or "closed the connection") from None
     except RedisError as error:
         raise Away(f"answers with nonsense: {type(error).__name__}") from None
 
@@ -173,9 +172,8 @@ async def _introduced(engine: Engine, wire: Any) -> None:
         user = (engine.user,) if engine.user else ()
         try:
             await wire.execute_command("AUTH", *user, engine.password)
-        except ResponseError:
-            # Its words may hold what was said to it.
-            raise Unfit("refuses the user or the password: see whitelist.store and whitelist.password_file") from None
+        except ResponseError as error:
+            raise not_let_in(str(error)) from None
         except (RedisError, ConnectionClosed):
             raise Away(wire.end or "does not answer") from None
     if engine.database:
@@ -186,9 +184,15 @@ async def _introduced(engine: Engine, wire: Any) -> None:
 def _secured(engine: Engine, endpoint: HostnameEndpoint) -> IStreamClientEndpoint:
     if not engine.tls:
         return endpoint
-    trusted = trustRootFromCertificates(_certificates(engine.ca)) if engine.ca is not None else None
-    ours = PrivateCertificate.loadPEM(engine.certificate) if engine.certificate is not None else None
-    options = optionsForClientTLS(engine.host, trustRoot=trusted, clientCertificate=ours)
+    try:
+        trusted = trustRootFromCertificates(_certificates(engine.ca)) if engine.ca is not None else None
+        ours = PrivateCertificate.loadPEM(engine.certificate) if engine.certificate is not None else None
+        options = optionsForClientTLS(engine.host, trustRoot=trusted, clientCertificate=ours)
+    except Exception as error:  # noqa: BLE001 - whatever a library thinks of what the files hold
+        raise Unfit(
+            f"cannot be spoken to: what whitelist.tls_ca_file or tls_cert_file holds cannot be used"
+            f" ({type(error).__name__})"
+        ) from None
     secured: IStreamClientEndpoint = wrapClientTLS(options, endpoint)
     return secured
 

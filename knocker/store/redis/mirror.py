@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -17,39 +17,23 @@ from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.core.whitelist import Whitelist
 from knocker.store.entry import reason
-from knocker.store.redis.engineclock import MOST_APART, EngineClock
-from knocker.store.redis.record import Owner, Reading, Record
+from knocker.store.redis.closes import Batch, Closes
+from knocker.store.redis.engineclock import EngineClock
+from knocker.store.redis.record import NotHere, Owner, Reading, Record
 
 ELSEWHERE = "at another gate"
+AFTERWARDS = 60.0  # seconds that the engine's clock may be set back and be taken for right all the same
 _REASONS = {b"room": "it made room for a newer address: its key has max_addresses"}
 
 log = Logger()
-
-
-@dataclass(slots=True)
-class Close:
-    """A close of ours that is on its way. `at`: engine milliseconds up to which knocks are closed by it.
-
-    `number`: the last change that it can be, once the engine did it; `later`: what came of the owner behind that.
-    """
-
-    crowd: str
-    at: float
-    why: str
-    sent: bool = False
-    number: int | None = None
-    later: Record | None = None
-
-    def is_over(self, position: int) -> bool:
-        """Whether all is known that the engine did before it."""
-        return self.number is not None and self.number <= position
 
 
 class Mirror:
     """Keeps a whitelist as the engine has it.
 
     `position`, `token`: the number of the last change that it knows of, and its name; `epoch`: the engine's name for
-    all that it has. `left_out`: there may be grants that it does not honour.
+    all that it has. `left_out`: how many grants it met that its settings do not allow; `outdated`: the settings changed
+    since. `complete`: it was in step once.
     """
 
     apart = False  # our clock and the engine's differ, and the admin was told
@@ -66,8 +50,10 @@ class Mirror:
         self.position = 0
         self.token = b""
         self.epoch = b""
-        self.closing: dict[Owner, Close] = {}
-        self.left_out = False
+        self.closes = Closes()
+        self.left_out = 0
+        self.complete = False
+        self.outdated = False
         self.at_work = False  # what happens to the whitelist now is the engine's word, and not news for it
         self._now = now
         self._forbidden = forbidden
@@ -75,7 +61,13 @@ class Mirror:
         self.told: set[str] = set()  # what the admin was told of the engine, and need not be once more
         self._bad: set[str] = set()
         self._ended: dict[Owner, tuple[float, float]] = {}
+        self._tidied = now().boot
         self._reading: Reading  # made by `begin`, before anything is read
+
+    @property
+    def may_have_more(self) -> bool:
+        """Whether the engine may have grants that the settings allow by now, and that are not here."""
+        return self.outdated and self.left_out > 0
 
     def begin(self) -> None:
         """Read what comes now by the settings and clocks of now."""
@@ -114,20 +106,12 @@ class Mirror:
         return record.number <= position
 
     def _opened(self, owner: Owner, record: Record, why: str, again: bool = False, quiet: bool = False) -> None:
-        close = self.closing.get(owner)
-        if close is not None and close.number is None:
-            close.later = record
-            return
-        if close is not None and close.number is not None:
-            if record.number <= close.number:
-                return
-            del self.closing[owner]
-        self._keep(owner, record, why, again, quiet)
+        if not self.closes.keeps_out(owner, record):
+            self._keep(owner, record, why, again, quiet)
 
     def _keep(self, owner: Owner, record: Record, why: str, again: bool = False, quiet: bool = False) -> None:
         grant = self._honoured(owner, record)
         if grant is None:
-            self.left_out = True
             self.drop(owner, "it may not be granted at this gate")
             return
         held = self.whitelist.held(owner.key, owner.network, owner.host) if again else None
@@ -140,20 +124,23 @@ class Mirror:
 
     def _honoured(self, owner: Owner, record: Record) -> Grant | None:
         """The grant, unless our settings or clocks have it otherwise."""
+        if not self._reading.is_by(self.whitelist.keyring):  # the settings changed among what comes now
+            self.begin()
         try:
             grant = self._reading.grant(owner, record)
+        except NotHere:
+            self.left_out += 1
+            return None
         except ValueError as error:
             self._tell_of_bad(error)
             return None
         ended = self._ended.get(owner)
-        # What our own clock ended, set forward, does not come back (contract 3.6).
+        # What was seen ended here does not come back, whatever the clocks say later (contract 3.6).
         return None if grant is not None and ended is not None and grant.last_knock_at <= ended[0] else grant
 
     def ended(self, grant: Grant) -> None:
-        """Remember a grant that our wall clock ended before its time on the other clock."""
-        boot = self._now().boot
-        if grant.boot_ends_at > boot + MOST_APART:
-            self._ended[Owner.of(grant)] = grant.last_knock_at, grant.boot_ends_at
+        """Remember a grant that was seen ended, as long as a clock that was set could make it look alive."""
+        self._ended[Owner.of(grant)] = grant.last_knock_at, max(grant.boot_ends_at, self._now().boot) + AFTERWARDS
 
     def drop(self, owner: Owner, why: str) -> None:
         """Let a grant count no longer, if there is one."""
@@ -178,9 +165,11 @@ class Mirror:
             log.error("the store has an entry that no Knocker wrote, and it is not honoured: {why}", why=why)
 
     def forget_ended(self) -> None:
-        """Forget those whose time is over on every clock."""
+        """Forget those whose time is over on every clock; to be called every few seconds."""
         boot = self._now().boot
-        self._ended = {owner: ended for owner, ended in self._ended.items() if ended[1] > boot}
+        if self._ended and boot >= self._tidied + AFTERWARDS:
+            self._tidied = boot
+            self._ended = {owner: ended for owner, ended in self._ended.items() if ended[1] > boot}
 
     # Those who wait for a change.
 
@@ -196,8 +185,7 @@ class Mirror:
     def move(self, position: int, token: bytes) -> None:
         """All changes up to that one are known, and who waited for them is told."""
         first, self.position, self.token = self.position + 1, position, token
-        for owner in [owner for owner, close in self.closing.items() if close.is_over(position)]:
-            del self.closing[owner]
+        self.closes.arrived(position)
         if not self._waiting:
             return
         due = range(first, position + 1) if position - first < len(self._waiting) else sorted(self._waiting)
@@ -216,20 +204,11 @@ class Mirror:
 
     # Closes of ours.
 
-    def closed(self, batch: list[tuple[Owner, Close]], number: int, left: dict[bytes, bytes]) -> None:
-        """The engine did these, with changes up to that number, but for those that it has `left`: knocked for later."""
-        for owner, close in batch:
-            if self.closing.get(owner) is not close:  # there is another close by now
-                continue
-            close.number = number
-            record = left.get(owner.text.encode())
-            if record is not None:
-                self._let_go(owner, Record.parse(record))
-            elif close.later is not None and close.later.number > number:
-                self._let_go(owner, close.later)
-        self.move(self.position, self.token)
-
-    def _let_go(self, owner: Owner, record: Record) -> None:
-        self.closing.pop(owner, None)
-        self.begin()
-        self._keep(owner, record, ELSEWHERE)
+    def closed(self, batch: Batch, number: int, left: dict[bytes, bytes]) -> None:
+        """The engine did these, with changes up to that number, but for those that it has `left`."""
+        counting = self.closes.done(batch, number, left)
+        if counting:
+            self.begin()
+        for owner, record in counting:
+            self._keep(owner, record, ELSEWHERE)
+        self.closes.arrived(self.position)

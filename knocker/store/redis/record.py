@@ -98,6 +98,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
+class NotHere(Exception):
+    """A grant that this gate's settings do not allow."""
+
+
 class Reading:
     """Turns records into grants on this gate's clocks, as its settings have them at one moment.
 
@@ -113,8 +117,12 @@ class Reading:
         self._doubtful = forbidden.trusted | forbidden.shared | forbidden.own | forbidden.gateways
         self._bounds: dict[str | None, Bounds] = {}
 
+    def is_by(self, keyring: Keyring) -> bool:
+        """Whether these are its keys."""
+        return self._keyring is keyring
+
     def grant(self, owner: Owner, record: Record) -> Grant | None:
-        """The grant, None where it has ended or this gate's settings do not allow it; raises ValueError for a bad one.
+        """The grant, None where its time is over; raises NotHere, or ValueError for what no knock could leave.
 
         One whose knock lies ahead of the engine's clock was made when that was wrong, and is bad (contract 3.6).
         """
@@ -124,13 +132,18 @@ class Reading:
             raise Bad("a knock that lies ahead of the engine's clock")
         check_network(owner.network, record.via, self._forbidden)
         key = self._keyring.named(owner.key) if owner.key is not None else None
-        grant = self._bounds_of(owner.key, key).fit(self._on_our_clocks(owner, record, key))
-        if not grant.lives(self.now) or lost_right(grant, key):
-            return None
-        return None if self._doubtful.overlapping(grant) and self._forbidden.now(owner.network) else grant
+        grant = self._on_our_clocks(owner, record, key)
+        if lost_right(grant, key):
+            raise NotHere
+        if self._doubtful.overlapping(grant) and self._forbidden.now(owner.network):
+            raise NotHere
+        grant = self._bounds_of(owner.key, key).fit(grant)
+        return grant if grant.lives(self.now) else None
 
     def _on_our_clocks(self, owner: Owner, record: Record, key: Key | None) -> Grant:
-        left = (record.ends - self._engine) / 1000
+        longest = key.max_ttl if key is not None else self._keyring.longest_ttl
+        # By the knock and not by now, or reading it again would give it all that time anew.
+        left = (min(record.ends, record.last + 1000 * longest) - self._engine) / 1000
         created, last = record.created / 1000, record.last / 1000
         return Grant(
             record.id,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from knocker.core.grant import Grant
 from knocker.core.moment import Moment
 from knocker.store.loading import uncollected
-from knocker.store.redis.engine import Away, Engine, Unfit
+from knocker.store.redis.engine import Away, Engine, Unfit, refusal
 from knocker.store.redis.engineclock import MOST_APART
 from knocker.store.redis.keys import Keys
 from knocker.store.redis.link import BEAT, TOGETHER, Link
@@ -19,6 +20,8 @@ from knocker.store.redis.record import Owner
 
 MOST_BEHIND = 60_000  # milliseconds that the engine's clock may lie behind its highest time, as scripts/open.lua has it
 OLDEST = (6, 2)  # the first version that knows SET with PXAT
+
+Row = tuple[bytes, bytes]
 
 log = Logger()
 
@@ -43,14 +46,15 @@ class Session:
         self.keys = Keys(engine.prefix)
         self.fence = 0  # milliseconds; UDP packets made before it may have been seen
         self.few = ""  # what is wrong with its replicas
+        self.trouble = ""  # why nothing can be written
         self._engine = engine
-        self._mirror = mirror
+        self.mirror = mirror
         self._now = now
         self._room = room
         self._token = token
         self._window = window
         self._last = 0, b""  # the newest change that it told of
-        self._reread = False
+        self._seen_at = -1  # where the mirror was at the last beat, if it was behind then
 
     async def resume(self) -> None:
         """Let the mirror be in step, by the changes that it missed where they are still known, else as a whole."""
@@ -58,24 +62,20 @@ class Session:
         same = await self.beat()
         if same == "lost":
             log.warn("the store lost changes that this gate had seen: what it has is read as a whole")
+            self.mirror.closes.redo()
             await self.beat(lost=True)
-        if same != "same":
+        if same != "same" or self.mirror.may_have_more:
             with uncollected():
                 await self._read_all()
         await self._catch_up()
+        self.mirror.complete = True
 
     async def read(self) -> None:
         """Follow the changes until something goes wrong."""
         while True:
-            await self._apply(await self.link.changes(self.keys.changes, self._mirror.position))
-            if self._reread:
-                self._reread = False
-                await self.beat()
-                await self._read_all()
-
-    def reread(self) -> None:
-        """Read everything once more if something was not honoured, which new settings may allow."""
-        self._reread = self._mirror.left_out
+            await self._apply(await self.link.changes(self.keys.changes, self.mirror.position))
+            if self.mirror.may_have_more:
+                await self._read_more()
 
     # What the engine is like.
 
@@ -98,8 +98,8 @@ class Session:
         self._count_replicas(about)
 
     def _warn(self, words: str) -> None:
-        if words not in self._mirror.told:
-            self._mirror.told.add(words)
+        if words not in self.mirror.told:
+            self.mirror.told.add(words)
             log.warn("{words}", words=words)
 
     def _count_replicas(self, about: dict[str, str]) -> None:
@@ -110,15 +110,16 @@ class Session:
 
     async def beat(self, lost: bool = False) -> str:
         """Hear the time, and whether the mirror's last change is still the engine's: same, trimmed or lost."""
-        asked, mirror = self._now().boot, self._mirror
+        asked, mirror = self._now().boot, self.mirror
         answer = await self.link.run(
             BEAT,
             [self.keys.state, self.keys.changes],
             *(mirror.position, mirror.token, self._token, self._window, int(lost)),
         )
-        said, last, highest, same, epoch, fence, token = answer
-        mirror.clock.heard(float(said), asked, self._now().boot)
+        said, last, highest, same, epoch, fence, token, trouble = answer
+        mirror.clock.heard(float(highest), asked, self._now().boot)
         self._tell_of_clocks()
+        self.trouble = str(refusal(trouble.decode("latin-1"))) if trouble else ""
         if highest - said > MOST_BEHIND:
             raise Away(
                 f"has a clock that is {(highest - said) // 1000} s behind the highest time that it ever had: nothing"
@@ -127,65 +128,106 @@ class Session:
         self.fence, self._last = int(fence), (int(last), token)
         if self._engine.min_replicas:
             self._count_replicas(_fields(await self.link.ask("INFO", "replication")))
+        self._see_whether_changes_come()
         known, mirror.epoch = mirror.epoch, epoch
         return "lost" if known and known != epoch else str(same.decode())
 
+    def _see_whether_changes_come(self) -> None:
+        """A connection may be silent for long before anybody knows that it is dead."""
+        position = self.mirror.position
+        if self.mirror.complete and position < self._last[0] and position == self._seen_at:
+            self._seen_at = -1
+            raise Away("has changes that do not arrive")
+        self._seen_at = position if position < self._last[0] else -1
+
     def _tell_of_clocks(self) -> None:
-        ahead = self._mirror.clock.ours_ahead(self._now())
+        ahead = self.mirror.clock.ours_ahead(self._now())
         apart = abs(ahead) > MOST_APART
-        if apart and not self._mirror.apart:
+        if apart and not self.mirror.apart:
             log.warn(
                 "this gate's clock is {seconds} s {way} the store's; grants end by the store's, but set both right",
                 seconds=round(abs(ahead), 1),
                 way="ahead of" if ahead > 0 else "behind",
             )
-        self._mirror.apart = apart
+        self.mirror.apart = apart
 
     # What it has.
 
-    async def size(self) -> int:
-        """How many grants it has."""
-        return int(await self.link.ask("ZCARD", self.keys.all))
-
     async def _read_all(self) -> None:
         """Take in every grant as it was at one change; what happened since is told by the changes after it."""
-        mirror, (position, token) = self._mirror, self._last
-        mirror.left_out = False
-        whitelist, first = mirror.whitelist, mirror.position == 0 and not len(mirror.whitelist)
-        before = [grant for part in whitelist.parts(1000) for grant in part]
+        mirror, (position, token) = self.mirror, self._last
+        before: list[Grant] = []
+        for part in mirror.whitelist.parts(TOGETHER):
+            before += part
+            await self._turn()
+        mirror.left_out, mirror.outdated = 0, True  # until it is read to the end
         later: set[bytes] = set()
+        async for owner, value in self._records():
+            await self._turn()
+            if not mirror.take(owner, value, position, quiet=not mirror.complete):
+                later.add(owner)
+        for grant in before:
+            await self._turn()
+            known = Owner.of(grant)
+            is_old = mirror.whitelist.held(known.key, known.network, known.host) is grant
+            if is_old and known.text.encode() not in later:
+                mirror.drop(known, "it is no longer in the store")
+        mirror.outdated = False
+        mirror.whitelist.reorder()
+        mirror.move(position, token)
+
+    async def _read_more(self) -> None:
+        """Take in what new settings may allow, while changes go on to be followed: nothing else can be missing."""
+        mirror = self.mirror
+        mirror.left_out, mirror.outdated = 0, False
+        try:
+            async for owner, value in self._records(self._follow):
+                await self._turn()
+                mirror.take(owner, value, mirror.position, quiet=False)
+        except BaseException:
+            mirror.left_out, mirror.outdated = 1, True
+            raise
+        mirror.whitelist.reorder()
+
+    async def _follow(self) -> None:
+        """Let all changes count that there are by now."""
+        while True:
+            changes = await self.link.past_changes(self.keys.changes, self.mirror.position)
+            await self._apply(changes)
+            if len(changes) < TOGETHER:
+                return
+
+    async def _records(self, meanwhile: Callable[[], Awaitable[None]] | None = None) -> AsyncIterator[Row]:
+        """All owners and their records, some of them twice, as they are by and by; `meanwhile` is done in between."""
         cursor = b"0"
         while True:
+            if meanwhile is not None:
+                await meanwhile()
             cursor, found = await self.link.ask("ZSCAN", self.keys.all, cursor, "COUNT", TOGETHER)
             owners = found[::2]
             if owners:
                 values = await self.link.ask("MGET", *(self.keys.grant(owner.decode("latin-1")) for owner in owners))
-                mirror.begin()
+                self.mirror.begin()
                 for owner, value in zip(owners, values, strict=True):
-                    await self._turn()
-                    if value is not None and not mirror.take(owner, value, position, quiet=first):
-                        later.add(owner)
+                    if value is not None:
+                        yield owner, value
             if cursor == b"0":
-                break
-        for grant in before:
-            await self._turn()
-            owner = Owner.of(grant)
-            if whitelist.held(owner.key, owner.network, owner.host) is grant and owner.text.encode() not in later:
-                mirror.drop(owner, "it is no longer in the store")
-        mirror.forget_ended()
-        mirror.move(position, token)
+                return
 
     async def _catch_up(self) -> None:
-        while self._mirror.position < self._last[0]:
-            await self._apply(await self.link.past_changes(self.keys.changes, self._mirror.position))
+        while self.mirror.position < self._last[0]:
+            changes = await self.link.past_changes(self.keys.changes, self.mirror.position)
+            if not changes:
+                raise Away("dropped changes before this gate had read them")
+            await self._apply(changes)
 
     async def _apply(self, changes: list[tuple[int, dict[bytes, bytes]]]) -> None:
-        self._mirror.begin()
+        self.mirror.begin()
         for number, fields in changes:
             await self._turn()
-            if number != self._mirror.position + 1:
+            if number != self.mirror.position + 1:
                 raise Away("dropped changes before this gate had read them")
-            self._mirror.apply(number, fields, self._token)
+            self.mirror.apply(number, fields, self._token)
 
     async def _turn(self) -> None:
         waiting = self._room()

@@ -17,6 +17,7 @@ from twisted.internet.defer import TimeoutError as TimeIsOver
 
 from knocker.core.change import Change, Event
 from knocker.core.grant import Choice, Grant, Wish
+from knocker.core.keys import Key
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.core.packets.native import NotOurs
@@ -25,20 +26,20 @@ from knocker.core.refusals import Refusal, Refused
 from knocker.core.tally import Tally
 from knocker.core.turns import Turns
 from knocker.core.whitelist import Whitelist
+from knocker.store.redis.closes import Close
 from knocker.store.redis.contact import Contact
 from knocker.store.redis.copies import Copies
-from knocker.store.redis.engine import Away, Engine
+from knocker.store.redis.delivery import LONGEST, Delivery
+from knocker.store.redis.engine import Away, Engine, Unanswered
 from knocker.store.redis.engineclock import EngineClock
 from knocker.store.redis.keys import Keys
-from knocker.store.redis.link import CLOSE, OPEN, PATIENCE
-from knocker.store.redis.mirror import Close, Mirror
+from knocker.store.redis.link import CLAIM, OPEN, PATIENCE
+from knocker.store.redis.mirror import Mirror
 from knocker.store.redis.record import Owner
 from knocker.store.redis.session import Session
 
-LONGEST = 100_000  # changes that the engine keeps, for gates that were away
 DEADLINE = 1.5  # seconds after which the engine must not do what was asked of it: we gave up then, or nearly
 SLACK = 600_000  # milliseconds that two gates' clocks may differ before a packet could be taken twice
-_AT_ONCE = 200  # closes in one script
 _MOST_ROUNDS = 20
 
 
@@ -78,12 +79,16 @@ class SharedStore:
             self._mirror,
             reactor,
             lambda link: Session(link, engine, self._mirror, now, self._room, token, window),
-            met=lambda _: self._send_closes(),
-            heard=lambda session: fenced(session.fence),
+            heard=lambda session: self._heard(session, fenced),
         )
-        self._sending = False
+        self._delivery = Delivery(self._mirror, self._keys, now, reactor, lambda: self._contact.session, self._mark)
         self._copies = Copies(engine.min_replicas)
         whitelist.followers.append(self._follow)
+
+    def _heard(self, session: Session, fenced: Callable[[int], None]) -> None:
+        fenced(session.fence)
+        self._mirror.forget_ended()
+        self._delivery.soon()
 
     @property
     def loaded(self) -> Deferred[None]:
@@ -124,17 +129,16 @@ class SharedStore:
         """What keeps this store from being ready, in words for the admin."""
         session, failure = self._contact.session, self._contact.failure
         found = [failure] if failure else []
-        if session is not None and session.few:
-            found.append(f"the store {self.engine.where} {session.few}")
-        owed = len(self._mirror.closing)
-        if owed and failure:
-            found.append(f"{owed} closed grants are closed at this gate alone until the store is back")
+        if session is not None:
+            found += [f"the store {self.engine.where} {words}" for words in (session.few, session.trouble) if words]
+        owed = len(self._mirror.closes.owed)
+        if owed and (failure or self._delivery.trouble):
+            found.append(f"{owed} closed grants are closed at this gate alone until the store takes that")
         return found
 
     def revised(self) -> None:
         """The settings changed: grants that were not honoured may be now."""
-        if self._contact.session is not None:
-            self._contact.session.reread()
+        self._mirror.outdated = True
 
     def refresh(self) -> None:
         """Nothing here grows old."""
@@ -156,31 +160,54 @@ class SharedStore:
         session = self._there(Refusal.NOT_STORED)
         if session.few:
             raise Refused(Refusal.NOT_STORED, f"the store {self.engine.where} {session.few}")
-        self._send_closes()
         now = self._now()
         key, fresh = self.whitelist.fresh(wish, now)
         owner = Owner.of(fresh)
-        left = min(fresh.expires_at - now.wall, fresh.boot_ends_at - now.boot)
-        keys, text = self._keys, owner.text
         try:
-            answer = await session.link.run(
-                OPEN,
-                [keys.state, keys.changes, keys.all, keys.crowd(owner.crowd), keys.grant(text)],
-                *(keys.start, text, fresh.id, int(1000 * left), int(wish.ttl_named)),
-                *(fresh.via.value, fresh.mark or "-", self.whitelist.max_entries),
-                -1 if key.max_addresses is None else key.max_addresses,
-                *(math.ceil(self._mirror.clock.now(now.boot) + 1000 * DEADLINE), self._mark(), LONGEST),
-            )
-            await self._within(self._mirror.reached(self._number(answer)))
-            await self._confirmed(session, owner, fresh)
+            await self._delivery.all(session)  # a close that was asked for before this knock comes before it
+            number = self._number(await self._open(session, owner, fresh, key, wish))
+            try:
+                await self._within(self._mirror.reached(number))
+                await self._copies.made(session)
+            except Away:
+                self._take_back(owner, fresh)
+                raise
         except Away as error:
             self._tally.write(self._now().boot - now.boot, stored=False)
             raise Refused(Refusal.NOT_STORED, f"the store {self.engine.where} {error}") from None
         self._tally.write(self._now().boot - now.boot, stored=True)
         grant = self.whitelist.held(owner.key, owner.network, owner.host)
         if grant is None or not grant.lives(self._now()):
-            raise Refused(Refusal.NOT_STORED, "it was closed while it was stored")
+            raise Refused(Refusal.NOT_STORED, "it was closed while it was stored, or this gate does not allow it")
         return grant
+
+    async def _open(self, session: Session, owner: Owner, fresh: Grant, key: Key, wish: Wish) -> list[Any]:
+        keys, text, now = self._keys, owner.text, self._now()
+        left = min(fresh.expires_at - now.wall, fresh.boot_ends_at - now.boot)
+        marks = [mark for mark in (key.mark, key.udp_mark) if mark and mark != fresh.mark]
+        try:
+            answer: list[Any] = await session.link.run(
+                OPEN,
+                [keys.state, keys.changes, keys.all, keys.crowd(owner.crowd), keys.grant(text)],
+                *(keys.start, text, fresh.id, int(1000 * left), int(wish.ttl_named)),
+                *(fresh.via.value, fresh.mark or "-", marks[0] if marks else "-", int(key.admin)),
+                *(self.whitelist.max_entries, -1 if key.max_addresses is None else key.max_addresses),
+                *(math.ceil(self._mirror.clock.now(now.boot) + 1000 * DEADLINE), self._mark(), LONGEST),
+            )
+        except Unanswered:
+            self._take_back(owner, fresh)
+            raise
+        return answer
+
+    def _take_back(self, owner: Owner, fresh: Grant) -> None:
+        """What is answered with 503 must not count, whatever became of it; a renewal stays what it was, or longer."""
+        why = "its knock was not answered in time"
+        held = self.whitelist.held(owner.key, owner.network, owner.host)
+        if held is not None and held.id == fresh.id:
+            self.whitelist.close([held], why)
+        else:
+            self._mirror.closes.add(owner, Close(owner.crowd, self._now().boot, why, only=fresh.id))
+        self._delivery.soon()
 
     def _there(self, refusal: Refusal) -> Session:
         if self._contact.session is None:
@@ -204,16 +231,6 @@ class SharedStore:
         except (TimeIsOver, CancelledError):
             raise Away("has it, but does not tell this gate so in time") from None
 
-    async def _confirmed(self, session: Session, owner: Owner, fresh: Grant) -> None:
-        """Wait until enough copies have it; a grant that too few have is closed again, if it is new."""
-        try:
-            await self._copies.made(session)
-        except Away:
-            held = self.whitelist.held(owner.key, owner.network, owner.host)
-            if held is not None and held.id == fresh.id:
-                self.whitelist.close([held], "too few replicas of the store have it")
-            raise
-
     # Closing.
 
     async def _remove(self, choice: Choice, why: str) -> None:
@@ -231,18 +248,13 @@ class SharedStore:
         raise Refused(Refusal.CLOSED_NOT_STORED, "it is opened again as often as it is closed")
 
     async def _settle(self) -> None:
-        """Tell the engine of all closes, and hear of all that it did before."""
+        """Tell the engine of all closes, and hear of all that it did before; raises Away."""
         session = self._contact.session
         if session is None:
             return
-        self._send_closes()
-        answer = await session.link.run(CLOSE, self._close_keys, self._keys.start, self._mark(), LONGEST)
-        await self._within(self._mirror.reached(int(answer[1])))
+        await self._delivery.all(session)
+        await self._within(self._mirror.reached(await self._delivery.some(session, [])))
         await self._copies.made(session)
-
-    @property
-    def _close_keys(self) -> list[str]:
-        return [self._keys.state, self._keys.changes, self._keys.all]
 
     def _follow(self, change: Change) -> None:
         """A grant that ends here for a reason of ours ends everywhere."""
@@ -252,44 +264,22 @@ class SharedStore:
             self._mirror.ended(change.grant)
         elif change.event is Event.CLOSED:
             owner = Owner.of(change.grant)
-            at = math.ceil(self._mirror.clock.now(self._now().boot))
-            self._mirror.closing[owner] = Close(owner.crowd, at, change.why)
-            if not self._sending:
-                self._sending = True
-                self._reactor.callLater(0, self._send_closes)
-
-    def _send_closes(self) -> None:
-        self._sending = False
-        session, unsent = self._contact.session, [pair for pair in self._mirror.closing.items() if not pair[1].sent]
-        if session is None:
-            return
-        for start in range(0, len(unsent), _AT_ONCE):
-            batch = unsent[start : start + _AT_ONCE]
-            for _, close in batch:
-                close.sent = True
-            Deferred.fromCoroutine(self._send(session, batch))
-
-    async def _send(self, session: Session, batch: list[tuple[Owner, Close]]) -> None:
-        told = [part for owner, close in batch for part in (owner.text, close.crowd, close.at, close.why)]
-        try:
-            answer = await session.link.run(CLOSE, self._close_keys, self._keys.start, self._mark(), LONGEST, *told)
-        except Away:
-            for _, close in batch:
-                close.sent = False
-            return
-        self._mirror.closed(batch, int(answer[1]), dict(zip(answer[2::2], answer[3::2], strict=True)))
+            self._mirror.closes.add(owner, Close(owner.crowd, self._now().boot, change.why))
+            self._delivery.soon()
 
     # UDP packets.
 
     async def _claim(self, sighting: Sighting) -> None:
-        session = self._there(Refusal.NOT_STORED)
+        session, mirror = self._there(Refusal.NOT_STORED), self._mirror
         name = self._keys.seen(sighting.owner, sighting.nonce)
+        told = (mirror.epoch, mirror.position, sighting.made, 2 * self._window + SLACK)
         try:
-            first = await session.link.ask("SET", name, "1", "NX", "PX", 2 * self._window + SLACK)
+            answer = await session.link.run(CLAIM, [self._keys.state, name], *told)
         except Away as error:
             raise Refused(Refusal.NOT_STORED, f"the store {self.engine.where} {error}") from None
-        if first is None:
-            raise NotOurs("replay")
+        if answer != b"first":
+            # Also where the engine forgot what was seen: this packet may have been among it.
+            raise NotOurs("replay" if answer == b"again" else "fenced")
 
     def _mark(self) -> bytes:
         """A name for what we ask for next that nothing else ever has, so that no change is taken for another."""

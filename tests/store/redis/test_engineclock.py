@@ -24,10 +24,25 @@ def test_it_is_never_behind(asked: float, way: float, back: float, later: float)
 def test_a_slow_answer_does_not_spoil_what_is_known() -> None:
     clock = EngineClock()
     clock.heard(50_000, 10, 10.001)
-    clock.heard(90_000, 20, 20 + 2 * SLOW)
+    clock.heard(60_500, 20, 20 + 2 * SLOW)
     assert clock.now(10) == 50_000
     clock.heard(90_000, 20, 20.001)
     assert clock.now(20) == 90_000
+
+
+def test_a_slow_answer_corrects_what_cannot_be_any_more() -> None:
+    clock = EngineClock()
+    clock.heard(50_000, 10, 10.001)
+    clock.heard(160_000, 20, 21)  # it was set 100 s forward, somewhere in this second
+    assert clock.now(21) == 160_000
+    clock.heard(10_000, 30, 31)
+    assert clock.now(31) == 11_000
+
+
+def test_it_tells_the_least_that_it_can_be() -> None:
+    clock = EngineClock()
+    clock.heard(50_000, 10, 10.25)
+    assert (clock.at_least(10.25), clock.now(10.25)) == (50_000, 50_250)
 
 
 def test_a_slow_answer_is_better_than_none() -> None:

@@ -11,8 +11,9 @@ from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
 from knocker.core.whitelist import Whitelist
+from knocker.store.redis.closes import Close
 from knocker.store.redis.engineclock import EngineClock
-from knocker.store.redis.mirror import ELSEWHERE, Close, Mirror
+from knocker.store.redis.mirror import AFTERWARDS, ELSEWHERE, Mirror
 from knocker.store.redis.record import Owner, Record
 from tests.conftest import Errors
 
@@ -59,8 +60,9 @@ class World:
 
     def close(self, owner: Owner = OWNER) -> Close:
         """This gate closes, and has sent it."""
-        close = Close(owner.crowd, self.clock.now(self.now.boot), "left", sent=True)
-        self.mirror.closing[owner] = close
+        close = Close(owner.crowd, self.now.boot, "left")
+        self.mirror.closes.add(owner, close)
+        assert self.mirror.closes.next(9) == [(owner, close)]
         held = self.whitelist.held(owner.key, owner.network, owner.host)
         if held is not None:
             self.whitelist.close([held])
@@ -99,7 +101,6 @@ def test_a_close_on_its_way_keeps_out_what_was_opened_before_it(world: World) ->
     assert not world.lets_in()
     world.closed(3)
     assert not world.lets_in()
-    assert world.mirror.closing == {}
     world.opened(4)
     assert world.lets_in()
 
@@ -130,19 +131,68 @@ def test_what_the_engine_left_open_counts_again(world: World) -> None:
     later = world.record(2)
     world.mirror.closed([(OWNER, close)], 2, {OWNER.text.encode(): later.text.encode()})
     assert world.lets_in()
-    assert world.mirror.closing == {}
 
 
 def test_a_second_close_is_not_taken_for_the_first(world: World) -> None:
     world.opened(1)
     first = world.close()
-    second = world.close()
-    second.sent = False
+    second = Close(OWNER.crowd, world.now.boot, "left")
+    world.mirror.closes.add(OWNER, second)
     world.mirror.closed([(OWNER, first)], 2, {})
     world.closed(2)
-    assert world.mirror.closing == {OWNER: second}, "it is still to be sent"
+    assert world.mirror.closes.owed == {OWNER: second}, "it is still to be sent"
     world.opened(3)
     assert not world.lets_in()
+
+
+def test_a_close_that_failed_is_owed_again_and_goes_on_to_keep_out(world: World) -> None:
+    world.opened(1)
+    close = world.close()
+    world.mirror.closes.failed([(OWNER, close)])
+    world.opened(2)
+    assert not world.lets_in()
+    assert world.mirror.closes.next(9) == [(OWNER, close)]
+
+
+def test_after_the_engine_lost_changes_all_that_is_not_over_is_owed_again(world: World) -> None:
+    world.opened(1)
+    close = world.close()
+    world.mirror.closed([(OWNER, close)], 9, {})
+    world.mirror.closes.redo()
+    assert world.mirror.closes.owed == {OWNER: close}
+    world.opened(2)
+    assert not world.lets_in()
+    assert world.mirror.closes.next(9) == [(OWNER, close)]
+    world.mirror.closed([(OWNER, close)], 3, {})
+    world.closed(3)
+    world.opened(4)
+    assert world.lets_in()
+
+
+def test_a_knock_that_is_taken_back_keeps_out_itself_alone(world: World) -> None:
+    record = world.record(2)
+    world.mirror.closes.add(OWNER, Close(OWNER.crowd, world.now.boot, "not answered", only=record.id))
+    world.opened(1)
+    assert world.lets_in()
+    world.opened(2)
+    held = world.whitelist.held(*_of(OWNER))
+    assert held is not None
+    assert held.id != record.id
+
+
+def test_a_close_of_all_is_not_narrowed_by_one_that_is_taken_back(world: World) -> None:
+    world.mirror.closes.add(OWNER, Close(OWNER.crowd, 1.0, "left"))
+    world.mirror.closes.add(OWNER, Close(OWNER.crowd, 2.0, "not answered", only="an-id"))
+    (close,) = world.mirror.closes.owed.values()
+    assert (close.asked, close.only) == (2.0, "")
+
+
+def test_new_keys_count_among_changes_that_come_at_once(world: World) -> None:
+    world.mirror.begin()
+    world.whitelist.revise(Keyring(), Forbidden(), world.now)
+    world.opened(1)
+    assert not world.lets_in()
+    assert world.mirror.left_out == 1
 
 
 def test_closes_of_others_are_none_of_ours(world: World) -> None:
@@ -196,19 +246,22 @@ def test_what_our_wall_clock_ended_does_not_come_back(world: World) -> None:
     assert not world.lets_in()
     world.opened(2, ttl=600)
     assert world.lets_in(), "another knock does"
-    world.mirror.forget_ended()
-    world.pass_time(700)
+    world.pass_time(700 + AFTERWARDS)
     world.mirror.forget_ended()
     assert world.mirror._ended == {}
 
 
-def test_a_grant_that_ended_on_time_is_not_remembered(world: World) -> None:
-    world.opened(1, ttl=10)
+def test_what_ended_on_time_does_not_come_back_when_the_engines_clock_is_set_back(world: World) -> None:
+    record = world.opened(1, ttl=10)
     held = world.whitelist.held(*_of(OWNER))
     assert held is not None
     world.pass_time(11)
+    world.whitelist.expire(world.now)
     world.mirror.ended(held)
-    assert world.mirror._ended == {}
+    world.clock.heard(1_000 * (world.now.boot + 960), world.now.boot, world.now.boot)
+    world.mirror.begin()
+    world.mirror.take(OWNER.text.encode(), record.text.encode(), 1, quiet=False)
+    assert not world.lets_in()
 
 
 def test_a_change_that_this_gate_does_not_allow_ends_what_it_had(world: World) -> None:

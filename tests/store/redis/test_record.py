@@ -11,7 +11,7 @@ from knocker.core.grant import Via
 from knocker.core.keys import Key, Keyring, digest_of
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
-from knocker.store.redis.record import Owner, Reading, Record
+from knocker.store.redis.record import NotHere, Owner, Reading, Record
 
 PHONE = Key("phone", digest_of(b"phone"), ttl=60, max_ttl=600)
 ADMIN = Key("admin", digest_of(b"admin"), ttl=60, max_ttl=600, admin=True)
@@ -129,7 +129,6 @@ def test_a_grant_is_on_this_gates_clocks() -> None:
 @pytest.mark.parametrize(
     ("owner", "changed"),
     [
-        pytest.param(Owner("phone", Network.parse("203.0.113.1"), None), {"ends": int(ENGINE)}, id="over"),
         pytest.param(Owner("phone", Network.parse("203.0.113.1"), None), {"mark": "another"}, id="another secret"),
         pytest.param(Owner("gone", Network.parse("203.0.113.1"), None), {}, id="a key that is not here"),
         pytest.param(Owner("phone", Network.parse("203.0.113.1"), None), {"via": Via.REMOTE}, id="no admin"),
@@ -141,7 +140,14 @@ def test_what_this_gate_does_not_allow_is_no_grant(owner: Owner, changed: dict[s
     from knocker.core.addresses import Networks
 
     forbidden = Forbidden(trusted=Networks([Network.parse("198.51.100.0/24")]))
-    assert reading(forbidden=forbidden).grant(owner, record(**changed)) is None
+    with pytest.raises(NotHere):
+        reading(forbidden=forbidden).grant(owner, record(**changed))
+
+
+def test_what_is_over_is_no_grant() -> None:
+    owner = Owner("phone", Network.parse("203.0.113.1"), None)
+    assert reading().grant(owner, record(ends=int(ENGINE))) is None
+    assert reading().grant(owner, record(last=int(ENGINE) - 601_000)) is None, "longer ago than max_ttl"
 
 
 @pytest.mark.parametrize(
@@ -161,8 +167,9 @@ def test_what_no_knock_could_leave_is_bad(owner: Owner, changed: dict[str, objec
         reading().grant(owner, record(**changed))
 
 
-def test_no_grant_is_longer_than_its_key_allows_by_now() -> None:
+def test_no_grant_is_longer_than_its_key_allows_by_its_knock() -> None:
+    """Not by now: reading it again would give it all that time anew."""
     owner = Owner("phone", Network.parse("203.0.113.1"), None)
     grant = reading().grant(owner, record(ends=int(ENGINE) + 10_000_000))
     assert grant is not None
-    assert (grant.expires_at, grant.boot_ends_at) == (NOW.wall + 600, NOW.boot + 600)
+    assert (grant.expires_at, grant.boot_ends_at) == (NOW.wall + 590, NOW.boot + 590)

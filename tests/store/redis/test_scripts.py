@@ -13,7 +13,7 @@ import pytest
 from knocker.core.addresses import Network
 from knocker.core.grant import Via
 from knocker.store.redis.keys import Keys
-from knocker.store.redis.link import BEAT, CLOSE, COPY, OPEN, Script
+from knocker.store.redis.link import BEAT, CLAIM, CLOSE, COPY, OPEN, Script
 from knocker.store.redis.record import Owner, Record
 from tests.conftest import LONG
 from tests.engine import Redis, Reply, Talk, needs_redis
@@ -32,7 +32,7 @@ class Engine:
     def __init__(self, talk: Talk, prefix: str) -> None:
         self.talk = talk
         self.keys = Keys(prefix)
-        for script in (OPEN, CLOSE, BEAT, COPY):
+        for script in (OPEN, CLOSE, BEAT, COPY, CLAIM):
             talk.ask("SCRIPT", "LOAD", script.text)
 
     def run(self, script: Script, keys: list[str], *arguments: str | int) -> Reply:
@@ -54,14 +54,17 @@ class Engine:
         addresses: int = -1,
         deadline: int = FAR,
         fresh: str = "an-id-that-is-long-enough",
+        mark: str = "mark",
+        other: str = "-",
+        admin: bool = True,
     ) -> Reply:
         """A knock."""
-        told = (self.keys.start, owner.text, fresh, ttl, int(named), via.value, "mark", most, addresses, deadline)
-        return self.run(OPEN, self._of(owner), *told, "token", 1000)
+        told = (self.keys.start, owner.text, fresh, ttl, int(named), via.value, mark, other, int(admin))
+        return self.run(OPEN, self._of(owner), *told, most, addresses, deadline, "token", 1000)
 
-    def close(self, *owners: Owner, at: int = FAR) -> Reply:
-        """A close."""
-        told = [part for owner in owners for part in (owner.text, owner.crowd, at, "left")]
+    def close(self, *owners: Owner, ago: int = 0, only: str = "") -> Reply:
+        """A close that was asked for so many milliseconds ago."""
+        told = [part for owner in owners for part in (owner.text, owner.crowd, ago, only, "left")]
         keys = [self.keys.state, self.keys.changes, self.keys.all]
         return self.run(CLOSE, keys, self.keys.start, "token", 1000, *told)
 
@@ -70,10 +73,20 @@ class Engine:
         told = (position, token, "epoch", fence, int(lost))
         return self.run(BEAT, [self.keys.state, self.keys.changes], *told)
 
-    def copy(self, owner: Owner, left: int, name: str = "an-id-of-another-place", most: int = MOST) -> Reply:
-        """A grant from elsewhere."""
-        told = (owner.text, name, 5000, 2000, left, "http", "mark", most, "token", 1000)
+    def now(self) -> int:
+        """Its clock, in milliseconds."""
+        seconds, micros = self.talk.ask("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def copy(self, owner: Owner, left: int, name: str = "an-id-of-another-place", mark: str = "mark") -> Reply:
+        """A grant from elsewhere, which lasts so many milliseconds more."""
+        told = (owner.text, name, 5000, 2000, self.now() + left, "http", mark, MOST, "token", 1000)
         return self.run(COPY, self._of(owner), *told)
+
+    def claim(self, name: str, *, made: int = FAR, epoch: str = "epoch", position: int = 0) -> Reply:
+        """A UDP packet."""
+        keys = self.keys
+        return self.run(CLAIM, [keys.state, keys.named(f"seen:{name}")], epoch, position, made, 60_000)
 
     def record(self, owner: Owner) -> Record | None:
         """What is there of an owner."""
@@ -238,9 +251,56 @@ def test_a_close_ends_nothing_that_was_knocked_for_later(engine: Engine) -> None
     engine.open(owner("203.0.113.2"))
     second = engine.record(owner("203.0.113.2"))
     assert second is not None
-    answer = engine.close(owner("203.0.113.2"), at=second.last - 1)
+    answer = engine.close(owner("203.0.113.2"), ago=60_000)
     assert answer == ["ok", "2", owner("203.0.113.2").text, second.text]
-    assert engine.close(owner("203.0.113.2"), at=second.last) == ["ok", "3"]
+    assert engine.close(owner("203.0.113.2"), ago=0) == ["ok", "3"]
+
+
+def test_a_close_by_id_ends_no_other_grant(engine: Engine) -> None:
+    engine.open(owner(), fresh="an-id-of-the-first-knock")
+    first = engine.record(owner())
+    assert first is not None
+    assert engine.close(owner(), only="an-id-of-another-knock") == ["ok", "1", owner().text, first.text]
+    assert engine.close(owner(), only="an-id-of-the-first-knock") == ["ok", "2"]
+
+
+def test_a_knock_inherits_nothing_that_its_key_would_not_leave(engine: Engine) -> None:
+    engine.open(owner(), 500_000, fresh="an-id-of-the-first-knock", mark="old")
+    engine.open(owner(), 5_000, fresh="an-id-of-the-second-one", mark="new", other="udp")
+    second = engine.record(owner())
+    assert second is not None
+    assert (second.id, second.ends - second.last) == ("an-id-of-the-second-one", 5_000)
+    engine.open(owner(), 5_000, mark="udp", other="new")
+    renewed = engine.record(owner())
+    assert renewed is not None
+    assert renewed.id == second.id, "by the key's other way it is the same grant"
+    engine.open(owner("203.0.113.2"), 500_000, via=Via.REMOTE)
+    engine.open(owner("203.0.113.2"), 5_000, admin=False, fresh="an-id-without-the-right")
+    without = engine.record(owner("203.0.113.2"))
+    assert without is not None
+    assert (without.via, without.id, without.ends - without.last) == (Via.HTTP, "an-id-without-the-right", 5_000)
+
+
+def test_a_clock_that_is_set_back_a_little_stands_still_for_grants(engine: Engine) -> None:
+    engine.open(owner(), 60_000)
+    ahead = engine.now() + 40_000
+    engine.talk.ask("HSET", engine.keys.state, "clock", ahead)
+    engine.open(owner("203.0.113.2"), 60_000)
+    second = engine.record(owner("203.0.113.2"))
+    assert second is not None
+    assert (second.last, second.ends) == (ahead, ahead + 60_000)
+    assert engine.beat(2, "token")[2] == ahead
+
+
+def test_a_packet_is_taken_once_and_not_where_some_may_have_been_forgotten(engine: Engine) -> None:
+    assert engine.claim("one") == "lost", "an engine that knows nothing yet"
+    fence = int(engine.beat(fence=1000)[5])
+    assert engine.claim("one", made=fence - 1) == "fenced"
+    assert engine.claim("one", made=fence) == "first"
+    assert engine.claim("one", made=fence) == "again"
+    assert engine.claim("two", epoch="another") == "lost"
+    assert engine.claim("two", position=1) == "lost"
+    assert engine.claim("two") == "first"
 
 
 def test_a_beat_tells_whether_the_last_change_is_still_the_same(engine: Engine) -> None:
@@ -276,6 +336,7 @@ def test_a_copy_keeps_the_longer_and_prolongs_nothing(engine: Engine) -> None:
     assert (first.last - first.created, first.id) == (3000, "an-id-of-another-place")
     assert engine.copy(owner(), 10_400) == ["kept"], "the same, but for how exactly clocks are read"
     assert engine.copy(owner(), 50_000) == ["ok", "2"]
+    assert engine.copy(owner(), 90_000, mark="another") == ["kept"], "another secret's is not replaced"
     assert engine.copy(owner("203.0.113.2"), 0) == ["over"]
     longer = engine.record(owner())
     assert longer is not None
@@ -307,5 +368,6 @@ def test_a_full_memory_leaves_nothing_done_by_halves(tmp_path_factory: pytest.Te
             engine.open(owner("203.0.113.2"))
         assert engine.talk.ask("HMGET", engine.keys.state, "changes", "clock") == before
         assert engine.beat(2, "token")[3] == "same"
+        assert "OOM" in engine.beat(2, "token")[7], "and gates are told"
         assert engine.close(owner("203.0.113.2"))[0] == "ok"
         assert engine.records() == {}

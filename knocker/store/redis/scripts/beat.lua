@@ -16,11 +16,10 @@ if not known then
   known = epoch
   redis.call('HSET', state, 'epoch', epoch)
 end
-if now > highest then
-  -- Without memory left it is not written, and closing goes on all the same.
-  redis.pcall('HSET', state, 'clock', whole(now))
-  highest = now
-end
+-- Where it cannot be written, as without memory left, closing goes on all the same; but the gates say so.
+local written = redis.pcall('HSET', state, 'clock', whole(math.max(now, highest)))
+local trouble = type(written) == 'table' and written.err or ''
+highest = math.max(now, highest)
 
 local token_of = function(found)
   local fields = found[1] and found[1][2] or {}
@@ -38,4 +37,5 @@ elseif there[1] then
 elseif position == last then
   same = 'same'
 end
-return {now, last, highest, same, known, from or '0', token_of(redis.call('XREVRANGE', changes, '+', '-', 'COUNT', 1))}
+local newest = redis.call('XREVRANGE', changes, '+', '-', 'COUNT', 1)
+return {now, last, highest, same, known, from or '0', token_of(newest), trouble}
