@@ -325,10 +325,8 @@ def of_rounds(case: Case, base: Case, what: Callable[[Sample], float]) -> float:
 
 def report_starts(place: Path, sizes: Sizes) -> None:
     """One line for each number of grants, with a new engine and a new gate."""
-    say(
-        "\nA start: seconds from the launch of twistd until it answers, which it does once all is read, and until /ready is"
-    )
-    say("200, the slowest answer of /ready, the gate's resident memory, the engine's used_memory a grant")
+    say("\nA start: seconds from the launch of twistd until it answers, which it does once all is read, and until")
+    say("/ready is 200, the slowest answer of that, the gate's resident memory, the engine's used_memory a grant")
     say(f"  {'grants':>11}{'answers s':>11}{'ready s':>9}{'slowest ms':>12}{'gate MB':>9}{'engine bytes':>14}")
     for count in (0, sizes.starts // 10, sizes.starts):
         grants = some_grants(count)
