@@ -210,5 +210,5 @@ class Mirror:
         if counting:
             self.begin()
         for owner, record in counting:
-            self._keep(owner, record, ELSEWHERE)
+            self._keep(owner, record, ELSEWHERE, again=True)
         self.closes.arrived(self.position)

@@ -54,6 +54,7 @@ class Session:
         self._token = token
         self._window = window
         self._last = 0, b""  # the newest change that it told of
+        self._epoch = b""
         self._seen_at = -1  # where the mirror was at the last beat, if it was behind then
 
     async def resume(self) -> None:
@@ -68,7 +69,7 @@ class Session:
             with uncollected():
                 await self._read_all()
         await self._catch_up()
-        self.mirror.complete = True
+        self.mirror.complete, self.mirror.epoch = True, self._epoch
 
     async def read(self) -> None:
         """Follow the changes until something goes wrong."""
@@ -129,8 +130,8 @@ class Session:
         if self._engine.min_replicas:
             self._count_replicas(_fields(await self.link.ask("INFO", "replication")))
         self._see_whether_changes_come()
-        known, mirror.epoch = mirror.epoch, epoch
-        return "lost" if known and known != epoch else str(same.decode())
+        self._epoch = epoch
+        return "lost" if mirror.epoch not in (b"", epoch) else str(same.decode())
 
     def _see_whether_changes_come(self) -> None:
         """A connection may be silent for long before anybody knows that it is dead."""
