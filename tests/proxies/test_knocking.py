@@ -36,7 +36,9 @@ def test_a_knock_opens_for_its_own_address_and_for_no_other(gateway: Gateway, fr
     assert answer.status == 200
     assert answer.lines("Content-Type") == ["application/json"]
     told = answer.json()
-    assert told == {"whitelisted_entry": client, "expires_at": told["expires_at"], "expires_in_seconds": 3600}
+    assert {"whitelisted_entry": client}.items() <= told.items()
+    assert told.keys() == {"whitelisted_entry", "expires_at", "expires_in_seconds"}
+    assert 3595 <= told["expires_in_seconds"] <= 3600, "of which the writing takes some"
     assert abs(told["expires_at"] - now - 3600) < 5
     assert gateway.lets_in(client)
     assert gateway.lets_in(client, "/deep/path?with=query")
