@@ -35,6 +35,7 @@ from knocker.doors import Doors
 from knocker.listen.house import House
 from knocker.listen.reports import Reports
 from knocker.listen.udp import SilentDoor
+from knocker.notifying import Notifier
 from knocker.reaper import Reaper
 from knocker.settings import Faulty, Settings, load
 from knocker.store.jsonfile import JsonFile
@@ -100,6 +101,7 @@ class Knocker(Service):
         self._open = self._stopping = False
         self._late: IDelayedCall | None = None  # opens the doors where a shared store keeps a start waiting
         self._reloading = DeferredLock()
+        self.notifier = Notifier(os.environ)
 
     def _store(self, settings: Settings, turns: Turns, tally: Tally) -> JsonFile | SharedStore:
         storage = settings.storage
@@ -220,6 +222,8 @@ class Knocker(Service):
         self.reaper.start(self.settings.storage.cleanup_interval_seconds)
         terms.announce(self.settings, clock.now().wall)
         log.info("listening on {where}", where=self.settings.server.where)
+        # Only now that signals are heeded for good.
+        self.reactor.callWhenRunning(self.notifier.ready, f"listening on {self.settings.server.where}")
 
     def _forbidden(self) -> Forbidden:
         """What is never granted at this gate, by now."""
@@ -248,6 +252,7 @@ class Knocker(Service):
 
     async def _stop(self) -> None:
         self._stopping = True
+        self.notifier.stopping()
         if self._late is not None and self._late.active():
             self._late.cancel()
         await self.doors.close()
@@ -274,14 +279,16 @@ class Knocker(Service):
 
     async def _reload(self) -> None:
         async with self._reloading:
+            self.notifier.reloading()
             try:
-                settings = await deferToThread(load, self.config_path)
+                self._adopt(await deferToThread(load, self.config_path))
             except Faulty as faulty:
                 for fault in faulty.faults:
                     log.error("{fault}", fault=fault)
                 log.error("the settings were not reloaded; the old ones stay")
-                return
-            self._adopt(settings)
+                self.notifier.status("the settings were not reloaded; the old ones stay, and the log says why")
+            finally:
+                self.notifier.reloaded()
 
     def _adopt(self, settings: Settings) -> None:
         """Let new settings count, in one turn of the reactor: no request sees half of them."""

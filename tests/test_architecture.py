@@ -93,6 +93,7 @@ ROOMS: dict[str, set[str]] = {
     "knocker.audit": {"knocker.core", "twisted"},
     "knocker.reaper": {"knocker.core", "twisted"},
     "knocker.lag": {"twisted"},
+    "knocker.notifying": set(),
 }
 # Where an import inside a function is not an import at the door.
 _LAZY = {"knocker.cli", "knocker.copying"}

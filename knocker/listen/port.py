@@ -34,11 +34,8 @@ def on_endpoint(reactor: Any, text: str, site: IProtocolFactory) -> IListeningPo
     """Listen wherever an endpoint's text says, as Twisted reads it; raises CannotListen."""
     try:
         endpoint = serverFromString(reactor, text)
-        if isinstance(endpoint, AdoptedStreamServerEndpoint) and endpoint.addressFamily == socket.AF_UNIX:
-            os.set_blocking(endpoint.fileno, False)
-            port = _AdoptedPort._fromListeningDescriptor(reactor, endpoint.fileno, site)  # noqa: SLF001
-            os.close(endpoint.fileno)
-            return _started(port)
+        if isinstance(endpoint, AdoptedStreamServerEndpoint):
+            return _started(_adopted(reactor, endpoint, site))
         opened = endpoint.listen(site)
     except CannotListen:
         raise
@@ -97,17 +94,37 @@ class _UnixPort(_Fair, unix.Port):
 
 
 class _AdoptedPort(_UnixPort):
-    """A unix socket that systemd made: its file, and who may connect, stay as systemd has them.
+    """A unix socket that systemd made: it stays as systemd has it, and so does its file.
 
-    Twisted would let everybody connect from the start on, and remove the file at the end.
+    Twisted would set the file's permissions at the start, which only its owner may, and remove it at the end; and it
+    would shut the socket down, which systemd and the next Knocker go on to use.
     """
+
+    _shouldShutdown = False
 
     def startListening(self) -> None:
         """Begin, without a change to the file."""
-        with contextlib.suppress(OSError):
-            self.mode = stat.S_IMODE(os.stat(self._bindPath).st_mode)
+        self.backlog = _BACKLOG
+        self._bindPath = b"\0" + self._bindPath  # one without a file, as far as Twisted can see
         super().startListening()
-        self._bindPath = b"\0not ours to remove"
+
+
+def _adopted(reactor: Any, endpoint: AdoptedStreamServerEndpoint, site: IProtocolFactory) -> tcp.Port:
+    """The port of a socket that systemd opened; raises CannotListen."""
+    descriptor, family = endpoint.fileno, endpoint.addressFamily
+    with socket.socket(fileno=os.dup(descriptor)) as found:  # without a family it asks the kernel
+        if found.family != family:
+            # A peer's address would be read as what it is not, beyond its end.
+            raise CannotListen(f"that socket is one of domain={found.family.name.removeprefix('AF_')}")
+        if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise CannotListen("nobody can connect to that socket; its unit needs ListenStream=")
+    os.set_blocking(descriptor, False)
+    if family == socket.AF_UNIX:
+        port: tcp.Port = _AdoptedPort._fromListeningDescriptor(reactor, descriptor, site)  # noqa: SLF001
+    else:
+        port = _TcpPort._fromListeningDescriptor(reactor, descriptor, family, site)  # noqa: SLF001
+    os.close(descriptor)
+    return port
 
 
 def is_open_to_all(port: IListeningPort) -> bool:
