@@ -195,6 +195,21 @@ def test_a_gate_that_missed_more_than_is_kept_reads_everything(fleet: Fleet) -> 
     fleet.agree(HERE, 200)
 
 
+def test_a_change_that_is_missing_among_others_is_noticed(fleet: Fleet) -> None:
+    first, _, third = fleet.gates
+    first.knock(HERE, PHONE)
+    fleet.agree(HERE, 200)
+    third.signal(signal.SIGSTOP)
+    try:
+        for client in (THERE, HERE, NEVER):  # of which the second closes what the third gate knows
+            first.knock(client, PHONE, "DELETE" if client == HERE else "POST")
+        assert fleet.engine.ask("XDEL", "{knocker}:changes", "3-0") == 1
+    finally:
+        third.signal(signal.SIGCONT)
+    fleet.agree(HERE, 401, seconds=10)
+    fleet.agree(NEVER, 200, seconds=10)
+
+
 def test_no_acknowledged_knock_is_lost_when_its_gate_is_killed(fleet: Fleet) -> None:
     first, second, _ = fleet.gates
     kept: list[str] = []

@@ -107,6 +107,7 @@ class Contact:
             await self._pause(BEAT)
             if await session.beat() != "same":
                 raise Away("lost or dropped changes that this gate has to know: all is read once more")
+            session.listen()
             self._heard(session)
 
     def _pause(self, seconds: float) -> Deferred[None]:

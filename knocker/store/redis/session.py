@@ -129,15 +129,16 @@ class Session:
         self.fence, self._last = int(fence), (int(last), token)
         if self._engine.min_replicas:
             self._count_replicas(_fields(await self.link.ask("INFO", "replication")))
-        self._see_whether_changes_come()
         self._epoch = epoch
         return "lost" if mirror.epoch not in (b"", epoch) else str(same.decode())
 
-    def _see_whether_changes_come(self) -> None:
-        """A connection may be silent for long before anybody knows that it is dead."""
+    def listen(self) -> None:
+        """See, after each beat, whether changes come: a connection may be dead for long before anybody knows.
+
+        Raises Away where the mirror stays where it was though there is more.
+        """
         position = self.mirror.position
-        if self.mirror.complete and position < self._last[0] and position == self._seen_at:
-            self._seen_at = -1
+        if position < self._last[0] and position == self._seen_at:
             raise Away("has changes that do not arrive")
         self._seen_at = position if position < self._last[0] else -1
 
@@ -227,6 +228,7 @@ class Session:
         for number, fields in changes:
             await self._turn()
             if number != self.mirror.position + 1:
+                self.mirror.token = b""  # no change has that name, so the next session reads everything
                 raise Away("dropped changes before this gate had read them")
             self.mirror.apply(number, fields, self._token)
 
