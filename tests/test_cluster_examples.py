@@ -21,7 +21,8 @@ from tests.net import Answer
 from tests.service import CADDY, PROJECT, SCRIPTS, Caddy, Knocker, Server, ask, eventually, free_port, replaced
 
 CLUSTER, MANIFEST = PROJECT / "examples/cluster", PROJECT / "examples/k8s/knocker.yaml"
-COMPOSE: Any = yaml.safe_load((CLUSTER / "compose.yml").read_text())
+COMPOSE_FILE = PROJECT / "examples/compose-cluster.yml"
+COMPOSE: Any = yaml.safe_load(COMPOSE_FILE.read_text())
 ALONE: Any = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
 OBJECTS: dict[str, Any] = {made["kind"]: made for made in yaml.safe_load_all(MANIFEST.read_text())}
 POD: Any = OBJECTS["Deployment"]["spec"]["template"]["spec"]
@@ -68,12 +69,12 @@ def run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Path:
-    """The folder as the user has it, after the commands that compose.yml begins with."""
+    """The folder as the user has it, after the commands that the compose file begins with."""
     if not shutil.which("openssl"):
         pytest.skip("openssl is not installed")
     folder = tmp_path / "cluster"
     shutil.copytree(CLUSTER, folder, ignore=shutil.ignore_patterns("secrets"))
-    first, _, _ = (CLUSTER / "compose.yml").read_text().partition("\n# Then ")
+    first, _, _ = COMPOSE_FILE.read_text().partition("\n# Then,")
     commands = re.findall(r"^#   (.*)$", first, re.MULTILINE)
     assert len(commands) == 5
     done = run(folder, "sh", "-e", "-u", "-c", "\n".join(commands))
@@ -100,7 +101,7 @@ def shared(settings: Settings) -> tuple[str, str, int]:
 
 def test_the_compose_file_follows_its_specification(tmp_path: Path) -> None:
     checker = str(SCRIPTS / "check-jsonschema")
-    done = run(tmp_path, checker, "--builtin-schema", "vendor.compose-spec", str(CLUSTER / "compose.yml"))
+    done = run(tmp_path, checker, "--builtin-schema", "vendor.compose-spec", str(COMPOSE_FILE))
     assert done.returncode == 0, done.stdout
 
 
@@ -112,7 +113,7 @@ def test_each_of_a_pair_is_as_the_one_that_stands_alone(name: str, like: str) ->
         key: alone[key] for key in alone if key not in differing
     }
     if "build" in alone:
-        assert (CLUSTER / ours["build"]).resolve() == (PROJECT / alone["build"]).resolve()
+        assert (COMPOSE_FILE.parent / ours["build"]).resolve() == (PROJECT / alone["build"]).resolve()
 
 
 def test_only_the_gates_reach_the_engine() -> None:
@@ -152,7 +153,7 @@ def test_what_is_mounted_is_there(cluster: Path) -> None:
     mounted = [volume.partition(":")[0] for service in COMPOSE["services"].values() for volume in service["volumes"]]
     files = [path for path in mounted if path.startswith(".")] + [each["file"] for each in COMPOSE["secrets"].values()]
     assert len(set(files)) == 7
-    assert [path for path in files if not (cluster / path).is_file()] == []
+    assert [path for path in files if not (cluster.parent / path).is_file()] == []
     wanted = {name for service in COMPOSE["services"].values() for name in service.get("secrets", ())}
     assert wanted == COMPOSE["secrets"].keys()
 
