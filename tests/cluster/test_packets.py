@@ -17,6 +17,7 @@ from knocker.core.packets.native import Knock, Secrets, encode
 from knocker.store.seenfile import SeenFile
 from tests.cluster.fleet import Fleet, grants
 from tests.conftest import LONG
+from tests.e2e.test_udp import free_udp_port
 from tests.engine import Redis, gate, needs_redis
 from tests.service import Knocker, eventually
 
@@ -46,12 +47,6 @@ class Doors(Fleet):
         """How many gates opened for a client themselves."""
         lines = [line for gate in self.gates for line in gate.log.splitlines() if f"ed {client} for phone" in line]
         return len([line for line in lines if "at another gate" not in line and "closed" not in line])
-
-
-def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def forget(directory: Path) -> None:
