@@ -1,5 +1,5 @@
 # The image of Knocker: docker build -t knocker .
-ARG BASE=python:3.12-slim-bookworm
+ARG BASE=python:3.13-slim-trixie
 
 FROM ${BASE} AS build
 WORKDIR /src
@@ -28,5 +28,5 @@ WORKDIR /data
 VOLUME /data
 USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --interval=30s --timeout=6s --start-period=10s --start-interval=1s CMD ["knocker", "health"]
+HEALTHCHECK --interval=30s --timeout=6s --start-period=10s CMD ["knocker", "health"]
 ENTRYPOINT ["twistd", "-n", "--pidfile=", "knocker"]

@@ -1,4 +1,5 @@
-# make run: try Knocker here, with a real Caddy.   make test: the suite.   make test-long: its full counts.   make bench: what it costs.
+# make run: try Knocker here, with a real Caddy.   make test: the suite.   make test-long: its full counts.
+# make image-test: the image and docker-compose.yml.   make bench: what it costs.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +8,7 @@ BIN = $(VENV)/bin
 # A process that dies fails its test and ends the run; with a new one in its place the run would wait for ever.
 PYTEST ?= -q -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
-.PHONY: run test test-long bench pictures lint format clean
+.PHONY: run test test-long image-test bench pictures lint format clean
 
 run: $(VENV)/.demo-ready
 	@$(BIN)/python demo/run.py
@@ -17,6 +18,10 @@ test: $(VENV)/.test-ready lint
 
 test-long: $(VENV)/.test-ready
 	KNOCKER_TEST_LONG=1 $(BIN)/python -m pytest $(PYTEST) --timeout=900
+
+# Builds the image and runs docker-compose.yml, with buildah and podman, as root; in minutes, and in a few GB below TMPDIR.
+image-test: $(VENV)/.test-ready
+	KNOCKER_TEST_IMAGE=1 $(BIN)/python -m pytest -q tests/image
 
 bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/whitelist.py

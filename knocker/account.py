@@ -295,7 +295,7 @@ def _udp_host(value: Any, place: Place) -> str:
 def _filed(path: str, warnings: list[str]) -> dict[str, Any]:
     """What client.yaml says; empty where there is none."""
     try:
-        data, is_open = contents(path, MOST_BYTES + 1)
+        data, is_open, _ = contents(path, MOST_BYTES + 1)
         document = read(data, _NAMES)
     except FileNotFoundError:
         return {}
@@ -317,7 +317,7 @@ def _filed(path: str, warnings: list[str]) -> dict[str, Any]:
 def _filed_key(path: str, warnings: list[str]) -> str:
     """The text of a key file but for one line break at the end."""
     try:
-        data, is_open = contents(path, LONGEST_KEY + 3)
+        data, is_open, _ = contents(path, LONGEST_KEY + 3)
     except OSError as error:
         # Whoever gives the key itself for its file must not find it on the screen.
         parent = os.path.dirname(path)

@@ -11,7 +11,7 @@ from knocker.core.limits import Limit
 from knocker.core.paths import Exclusions
 from knocker.settings import endpoint, fields, keys, pages, shared
 from knocker.settings.document import MOST_BYTES, Unreadable, read
-from knocker.settings.file import OPEN_TO_OTHERS, contents
+from knocker.settings.file import OPEN_TO_OTHERS, REPLACED, contents, whose
 from knocker.settings.model import Deny, KnockPage, Logging, Metrics, Security, Server, Settings, Storage, Udp
 from knocker.settings.place import Complaints, Place, Read, section
 
@@ -91,17 +91,17 @@ _NAMES = {
 def load(path: str) -> Settings:
     """Read the settings file at `path`, and the key files that it names; raises Faulty."""
     try:
-        data, is_open = contents(path, MOST_BYTES + 1)
+        file = contents(path, MOST_BYTES + 1)
     except FileNotFoundError:
         raise Faulty([f"{path}: not found; copy knocker.example.yaml to it, or name another with --config"]) from None
     except OSError as error:
-        raise Faulty([f"{path}: {error.strerror or error}"]) from None
-    warnings = (OPEN_TO_OTHERS,) if is_open else ()
+        raise Faulty([f"{path}: {error.strerror or error}{whose(path, error)}"]) from None
+    warnings = [OPEN_TO_OTHERS] * file.is_open + [REPLACED] * file.is_replaced
     folder = os.path.dirname(path)
     return parse(
-        data,
+        file.data,
         path,
-        warnings,
+        tuple(warnings),
         lambda name, place: _key_file(folder, name, place),
         lambda name, place: _page_file(os.path.join(folder, name), place),
         lambda name, place: _pem_file(os.path.join(folder, name), place),
@@ -131,28 +131,32 @@ def parse(
 def _key_file(folder: str, name: str, place: Place) -> bytes | None:
     path = os.path.join(folder, name)
     try:
-        data, is_open = contents(path, LONGEST_KEY + 3)
+        data, is_open, is_replaced = contents(path, LONGEST_KEY + 3)
     except OSError as error:
         # Whoever puts the key itself there must not find it in the log: only what looks like a path is shown.
         parent = os.path.dirname(name)
         shown = f"{path}: " if parent not in ("", "/") and os.path.isdir(os.path.dirname(path)) else ""
-        place.fault(f"{shown}{error.strerror or error}")
+        place.fault(f"{shown}{error.strerror or error}{whose(path, error)}")
         return None
     if is_open:
         place.warn(f"{path}: {OPEN_TO_OTHERS}")
+    if is_replaced:
+        place.warn(f"{path}: {REPLACED}")
     return data
 
 
 def _page_file(path: str, place: Place) -> bytes | None:
     """An HTML file of the admin's."""
     try:
-        data, _ = contents(path, pages.MOST_HTML + 1)
+        data, _, is_replaced = contents(path, pages.MOST_HTML + 1)
         data.decode()
     except OSError as error:
         place.fault(f"expected none, knock or an HTML file; {path}: {error.strerror or error}")
     except UnicodeDecodeError:
         place.fault(f"{path} is not UTF-8")
     else:
+        if is_replaced:
+            place.warn(f"{path}: {REPLACED}")
         return data
     return None
 
@@ -160,12 +164,14 @@ def _page_file(path: str, place: Place) -> bytes | None:
 def _pem_file(path: str, place: Place) -> bytes | None:
     """A file of certificates; one with a private key is nobody else's."""
     try:
-        data, is_open = contents(path, shared.LONGEST_PEM)
+        data, is_open, is_replaced = contents(path, shared.LONGEST_PEM)
     except OSError as error:
         place.fault(f"{path}: {error.strerror or error}")
         return None
     if is_open and b"PRIVATE KEY-----" in data:
         place.warn(f"{path}: {OPEN_TO_OTHERS}")
+    if is_replaced:
+        place.warn(f"{path}: {REPLACED}")
     return data
 
 

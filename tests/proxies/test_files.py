@@ -66,6 +66,11 @@ def test_the_compose_file_follows_its_specification(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout
 
 
+def test_nobody_has_anything_to_say_about_the_dockerfile(tmp_path: Path) -> None:
+    ended = _run(tmp_path, str(SCRIPTS / "hadolint"), "--no-fail", str(PROJECT / "Dockerfile"))
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stdout
+
+
 def _copied(directory: Path, text: str) -> str:
     file = directory / "knocker.yaml"
     file.touch(mode=0o600)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from knocker.settings import Faulty, load
+from knocker.settings.file import whose
 
 GOOD = b"api_keys: [{key: Xy7kQ2mZ9pLw4RtB8s, ttl: 60}]\n"
 
@@ -91,3 +92,20 @@ def test_a_path_through_a_file_is_refused_in_words(path: Path) -> None:
 def test_a_link_to_itself_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     assert fault_of(tmp_path / "loop").startswith(f"{tmp_path / 'loop'}: ")
+
+
+def test_a_file_that_was_replaced_under_its_mount_is_a_warning(path: Path) -> None:
+    # Opened again through /proc it is what a container sees of it: the old file, deleted where it came from.
+    with path.open() as held:
+        path.unlink()
+        (warning,) = load(f"/proc/self/fd/{held.fileno()}").warnings
+    assert warning.endswith("the old one is what is still seen here: restart the container")
+
+
+def test_a_file_that_may_not_be_read_is_said_to_be_whose(path: Path) -> None:
+    def said(error: OSError, name: Path = path) -> str:
+        return whose(str(name), error)
+
+    assert said(PermissionError()) == f": it belongs to user {os.getuid()}, and this is user {os.geteuid()}"
+    assert said(PermissionError(), path / "deeper") == f" to user {os.geteuid()}"
+    assert said(FileNotFoundError()) == ""
