@@ -14,104 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.image.containers import Containers, Done
-from tests.net import SERVER, SERVER_6, Answer, Bench, NoAnswer
+from tests.image.containers import Containers
+from tests.image.stack import ADMIN, CADDY, KNOCKER, Stack
+from tests.net import SERVER, SERVER_6, Bench
 from tests.service import PROJECT, SCRIPTS, eventually, replaced
 
 pytestmark = pytest.mark.timeout(900)
-
-SEEN = b"Only those who knocked see this."
-KNOCKER, CADDY = "knocker_knocker_1", "knocker_caddy_1"
-ADMIN = "admin-key-0123456789-abcd"
-
-
-def uncommented(text: str, *lines: str) -> str:
-    """`text` with lines in force that it has as comments."""
-    return replaced(text, {f"# {line}\n": f"{line}\n" for line in lines})
-
-
-class Stack:
-    """The project of docker-compose.yml, up; a context manager. All that can be uncommented in it is."""
-
-    def __init__(self, containers: Containers, bench: Bench) -> None:
-        self.containers, self.bench = containers, bench
-        self.folder = containers.folder / "stack"
-        self.folder.mkdir()
-        self.settings = self.folder / "knocker.yaml"
-        made = subprocess.run([SCRIPTS / "knocker", "genkey"], capture_output=True, text=True, check=True)
-        (self.key,) = re.findall(r"^key: (\S+)$", made.stdout, re.MULTILINE)
-        self._copy()
-
-    def _copy(self) -> None:
-        compose, caddyfile, settings = (
-            (PROJECT / name).read_text() for name in ("docker-compose.yml", "Caddyfile", "knocker.example.yaml")
-        )
-        compose = uncommented(compose, 'ports: ["62201:62201/udp"]', "secrets: [admin]")
-        compose = replaced(compose, {"# secrets:\n#   admin:\n#     file:": "secrets:\n  admin:\n    file:"})
-        exchanged = {
-            'key: "REPLACE_WITH_A_KEY_OF_YOUR_OWN"      ': f'key: "{self.key}"\n    udp: true',
-            'key: "REPLACE_WITH_ANOTHER_KEY"            ': "key_file: /run/secrets/admin",
-            # And with a short window: what is sent within one of the first start is refused.
-            "udp: {enabled: false": "udp: {enabled: true, window_seconds: 30",
-        }
-        # No public name leads here, so that Caddy has to sign its certificates itself.
-        caddyfile = replaced(caddyfile, {"\n{\n": "\n{\n\tlocal_certs\n\tskip_install_trust\n"})
-        (self.folder / "docker-compose.yml").write_text(compose)
-        (self.folder / "Caddyfile").write_text(caddyfile)
-        for path, text in ((self.settings, replaced(settings, exchanged)), (self.folder / "admin.key", ADMIN)):
-            path.touch(mode=0o600)
-            path.write_text(text)
-            os.chown(path, 1000, 1000)
-
-    def compose(self, *command: str) -> Done:
-        """What podman-compose says to a command, which stands for docker compose."""
-        return self.containers.run("podman-compose", *command, cwd=self.folder, seconds=120)
-
-    def __enter__(self) -> Stack:
-        try:
-            self.compose("up", "--no-build", "--detach")
-            eventually(self._ready, "both answer", seconds=30)
-            found = f"{CADDY}:/data/caddy/pki/authorities/local/root.crt"
-            self.containers.podman("cp", found, str(self.folder / "root.crt"))
-        except BaseException as error:
-            error.add_note(self.log)
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.compose("down", "--volumes", "--timeout", "5")
-
-    def _ready(self) -> bool:
-        try:
-            return self.bench.curl("-k", "https://knock.example.com/health", source=self.bench.stranger()).status == 200
-        except NoAnswer:
-            return False
-
-    def curl(self, url: str, source: str, *args: str) -> Answer:
-        """What a client with that address is answered; it trusts Caddy's own root."""
-        return self.bench.curl("--cacert", str(self.folder / "root.crt"), *args, url, source=source)
-
-    def app(self, source: str) -> int:
-        """The status that it gets from the protected app; the app itself answers 200 alone."""
-        answer = self.curl("https://app.example.com/", source)
-        assert (answer.body == SEEN) == (answer.status == 200), answer
-        return answer.status
-
-    def knock(self, source: str, *args: str) -> Answer:
-        """The answer to a knock as the README shows it."""
-        return self.curl("https://knock.example.com/knock", source, "-H", f"X-Api-Key: {self.key}", *args)
-
-    def given(self, source: str) -> int | None:
-        """The seconds that a knock opens, None where nothing does."""
-        answer = self.knock(source)
-        return answer.json()["expires_in_seconds"] if answer.status == 200 else None
-
-    @property
-    def log(self) -> str:
-        """What Knocker has said."""
-        done = self.containers.podman("logs", KNOCKER)
-        return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
