@@ -73,7 +73,7 @@ class Stack:
     def __enter__(self) -> Stack:
         try:
             self.compose("up", "--no-build", "--detach")
-            eventually(self._ready, "both answer", seconds=30)
+            eventually(self.ready, "both answer", seconds=30)
             found = f"{CADDY}:/data/caddy/pki/authorities/local/root.crt"
             self.containers.podman("cp", found, str(self.folder / "root.crt"))
         except BaseException as error:
@@ -85,7 +85,8 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self.compose("down", "--volumes", "--timeout", "5")
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
+        """Whether Knocker answers through Caddy, over both families."""
         clients = self.bench.stranger(), self.bench.stranger_6()
         try:
             return all(self.bench.curl("-k", HEALTH, source=client).status == 200 for client in clients)
