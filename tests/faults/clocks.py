@@ -34,13 +34,13 @@ class Clocked(Knocker):
         self._boot_id = directory / "boot_id"
         self._boot_id.write_text(_BOOT_ID.read_text())
         self.environment = {
-            "LD_PRELOAD": _library(),
             "FAKETIME_TIMESTAMP_FILE": str(self._wall),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",  # else Python takes its compiled modules for outdated, and writes them anew
         }
         self.set_wall(0)
+        self._enter()
 
     def set_wall(self, ahead: float) -> None:
         """Let its wall clock be that many seconds before ours from now on."""
@@ -52,22 +52,25 @@ class Clocked(Knocker):
     def sleep(self, seconds: int) -> None:
         """Let so much boot time pass until the next start."""
         self._boot_ahead += seconds
-        self._enter()
+        self._enter(*self._clocks)
 
     def reboot(self, up: int = _YOUNG) -> None:
         """Let the next start be in another boot, `up` seconds after its begin."""
         self._boot_id.write_text(f"{uuid.uuid4()}\n")
         self._boot_ahead = up - int(time.clock_gettime(time.CLOCK_BOOTTIME))
-        self._enter()
+        self._enter(*self._clocks)
 
-    def _enter(self) -> None:
+    @property
+    def _clocks(self) -> list[str]:
+        return ["--time", f"--boottime={self._boot_ahead}", "--fork", "--kill-child"]
+
+    def _enter(self, *clocks: str) -> None:
+        """Let the next start be in namespaces of its own: what libfaketime keeps in shared memory ends with them."""
         as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        clocks = ["--time", f"--boottime={self._boot_ahead}", "--mount", "--fork", "--kill-child"]
-        # What libfaketime keeps in shared memory stays behind whoever is killed, were it not in a place of its own.
-        own = f'mount -t tmpfs none /dev/shm && mount --bind "$0" {_BOOT_ID} && exec "$@"'
-        named = ["sh", "-c", own, str(self._boot_id)]
-        self.prefix = ["unshare", *as_root, *clocks, *named]
-        tried = subprocess.run([*self.prefix, "true"], capture_output=True, text=True, check=False)
+        own = f'mount -t tmpfs none /dev/shm && mount --bind "$0" {_BOOT_ID} && exec env LD_PRELOAD="$@"'
+        within = ["unshare", *as_root, "--mount", *clocks, "sh", "-c", own, str(self._boot_id)]
+        self.prefix = [*within, _library()]
+        tried = subprocess.run([*within, "", "true"], capture_output=True, text=True, check=False)
         if tried.returncode:
             refused("another boot clock and another name for the boot", tried.stderr)
 
