@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 each_page = pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
 
 
@@ -17,6 +18,39 @@ def test_a_link_leads_to_a_file_that_is_there(page: Path) -> None:
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))]
     dead = [link for link in links if link and "://" not in link and not (page.parent / link).exists()]
     assert not dead
+
+
+@each_page
+def test_a_link_leads_to_a_heading_that_is_there(page: Path) -> None:
+    for link, _, anchor in (link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())):
+        if anchor and "://" not in link:
+            headings = re.findall(r"^#+ (.*)$", ((page.parent / link) if link else page).read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in slugs, f"{link}#{anchor}: {slugs}"
+
+
+def _said() -> str:
+    """Every text that the code has, each on a line; what is put into it is left out."""
+    trees = (ast.parse(file.read_text()) for file in (ROOT / "knocker").rglob("*.py"))
+    nodes = (node for tree in trees for node in ast.walk(tree))
+    return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+LOG_TABLES = {"README.md": 0, "docs/operations.md": 1, "docs/docker.md": 0}  # the column with the log's words
+
+
+@pytest.mark.parametrize("page", LOG_TABLES)
+def test_a_line_of_the_log_is_one_that_knocker_says(page: str) -> None:
+    said = re.sub(r"\{[^}\n]*\}", "", _said())
+    rows = re.findall(r"^\| (.*) \|$", (ROOT / page).read_text(), re.MULTILINE)
+    tables = [row.split(" | ") for row in rows if row.count("`")]
+    column = LOG_TABLES[page]
+    cells = [row[column] for row in tables if len(row) == column + 2]
+    quoted = [text for cell in cells for text in re.findall(r"`([^`]+)`", cell)]
+    assert len(quoted) >= 3
+    for text in quoted:
+        for piece in re.split(r" ?\.\.\. ?|\bphone ", re.sub(r"\b172[.\d]+ ?", "", text)):
+            assert piece.strip() in said, text
 
 
 @each_page
