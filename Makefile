@@ -4,9 +4,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Each file's tests run in one process, files beside each other: most of the time is spent waiting for real servers.
+# Each file's tests run in one process, files beside each other.
 # A process that dies fails its test and ends the run; with a new one in its place the run would wait for ever.
-PYTEST ?= -q -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+PYTEST ?= -q -n auto --dist loadfile --max-worker-restart 0
 
 .PHONY: run test test-long image-test bench pictures lint format clean
 

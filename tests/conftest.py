@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Generator
 from typing import Any
+from zlib import crc32
 
 import hypothesis
 import pytest
@@ -20,6 +21,10 @@ FIXED = os.environ.get("KNOCKER_TEST_RANDOM") != "1"
 hypothesis.settings.register_profile("share", max_examples=40, derandomize=FIXED, deadline=None)
 hypothesis.settings.register_profile("long", max_examples=1000, derandomize=FIXED, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("long" if LONG else "share")
+
+# Of areas that start many processes `make test` runs so many tests in a hundred: always the same ones, and one of each
+# file. Whoever names tests with :: gets those.
+SHARES = {"tests/cluster": 15, "tests/e2e": 35, "tests/faults": 40, "tests/page": 25, "tests/proxies": 25}
 
 
 class Errors:
@@ -53,6 +58,26 @@ def errors() -> Errors:
 
 def _sockets() -> set[Any]:
     return {reader for reader in reactor.getReaders() if "Waker" not in type(reader).__name__}
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, four at most: much of the time is spent waiting for real servers."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only the long run has."""
+    if LONG or any("::" in argument for argument in config.args):
+        return
+    chosen: dict[str, list[pytest.Item]] = {}
+    for item in sorted(items, key=lambda item: crc32(item.nodeid.encode())):
+        file = item.nodeid.partition("::")[0]
+        kept = chosen.setdefault(file, [])
+        if not kept or crc32(item.nodeid.encode()) % 100 < SHARES.get(file.rpartition("/")[0], 100):
+            kept.append(item)
+    run = {item for kept in chosen.values() for item in kept}
+    config.hook.pytest_deselected(items=[item for item in items if item not in run])
+    items[:] = [item for item in items if item in run]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
