@@ -132,6 +132,18 @@ def _try(house: House, command: str) -> tuple[subprocess.CompletedProcess[str], 
     return house.run(command, ADMIN if command.startswith(("knocker explain", "knocker grants")) else house.key), {0}
 
 
+def test_a_crontabs_lines_knock(house: House) -> None:
+    by_packet, by_request = (line.strip() for line in re.findall(r"^\*/30 \* \* \* \* (.*)$", README, re.MULTILINE))
+    shutil.copy(PROJECT / "examples/knock.sh", house.folder)
+    (house.folder / "knock.key").write_text(house.key)
+    assert house.run(by_request, "").returncode == 0
+    assert len(house.grants()) == 1
+    done = house.run(by_packet.replace("knock.example.com 62201", f"127.0.0.1 {house.udp_port}"), "")
+    assert (done.returncode, done.stderr) == (0, "")
+    # The first one is refused, since it comes within a window of the first start; that it was understood is enough.
+    eventually(lambda: "was made before the file of udp.state_path knew" in house.knocker.log, house.knocker.log)
+
+
 def test_what_is_tried_elsewhere_is_tried_there() -> None:
     assert all((PROJECT / place).is_file() for place in ELSEWHERE.values())
 

@@ -29,6 +29,7 @@ def _run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+MIGRATION = PROJECT / "docs/migration.md"
 OURS = [PROJECT / "Caddyfile", FOLDER / "Caddyfile"]
 
 
@@ -46,6 +47,17 @@ def test_caddy_finds_the_caddyfile_valid(tmp_path: Path, text: str) -> None:
 def test_our_caddyfile_is_formatted_as_caddy_would(tmp_path: Path, file: Path) -> None:
     ended = _run(tmp_path, CADDY, "fmt", "--diff", str(file))
     assert ended.returncode == 0, ended.stdout
+
+
+def test_a_login_behind_knocker_is_asked_only_for_those_who_knocked(tmp_path: Path) -> None:
+    """As docs/migration.md has it: in the order of the file."""
+    (site,) = re.findall(r"^```\n(app\.example\.com \{.*?^\})\n```", MIGRATION.read_text(), re.MULTILINE | re.DOTALL)
+    file = tmp_path / "Caddyfile"
+    file.write_text(re.sub(r"(?ms)^app\.example\.com \{.*?^\}", site, (PROJECT / "Caddyfile").read_text()))
+    ended = _run(tmp_path, CADDY, "adapt", "--config", str(file))
+    assert ended.returncode == 0, ended.stderr
+    asked = re.findall(r'"dial":"([^"]*)"', ended.stdout)
+    assert asked == ["knocker:8000", "knocker:8000", "tinyauth:3000", "app:80"]  # the knock host's own is the first
 
 
 def test_our_caddyfiles_differ_in_addresses_alone() -> None:
