@@ -58,6 +58,16 @@ class _Strict(yaml.SafeLoader):
 _Strict.add_constructor("tag:yaml.org,2002:int", _Strict.construct_yaml_int)
 
 
+# What helps with the mistakes that people make, by what PyYAML says of them.
+_HINTS = {
+    r"'\t'": "indent with spaces, not with a tab",
+    "cannot start any token": "a text that begins so needs quotes",
+    "mapping values are not allowed": "a text with a colon needs quotes, and all names of one mapping the same indent",
+    "expected <block end>": "all names of one mapping need the same indent",
+    "unexpected end of stream": "a quote or a bracket is not closed",
+}
+
+
 def read(data: bytes, known: Container[str] = ()) -> Any:
     """The document's value; raises Unreadable. `known`: the names of settings, which a message may show."""
     if len(data) > MOST_BYTES:
@@ -73,7 +83,9 @@ def read(data: bytes, known: Container[str] = ()) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise Unreadable(f"{where}not valid YAML: {_without_quotes(error.problem or 'unreadable')}") from None
+        problem = error.problem or "unreadable"
+        hint = next((f"; {hint}" for said, hint in _HINTS.items() if said in problem), "")
+        raise Unreadable(f"{where}not valid YAML: {_without_quotes(problem)}{hint}") from None
     except yaml.YAMLError:  # a ReaderError quotes the character, and its position is in characters
         raise Unreadable("the file holds a character that YAML does not allow") from None
     except RecursionError:

@@ -101,7 +101,7 @@ def items(read: Read) -> Callable[[Any, Place], list[Any]]:
 
     def read_all(value: Any, place: Place) -> list[Any]:
         if not isinstance(value, list):
-            place.expected("a list", value)
+            place.expected("a list, as [one, another]", value)
             return []
         return [read(item, place.at(index)) for index, item in enumerate(value)]
 
@@ -154,7 +154,7 @@ def _pattern(value: Any, place: Place) -> str:
             return value
     except ValueError:
         pass
-    place.expected("a host name, or *. and a domain", value)
+    place.expected("a host name, or *. and a domain, without https:// and a path", value)
     return ""
 
 

@@ -19,7 +19,7 @@ def api_keys(default_prefix: int, key_file: KeyFile) -> Read:
 
     def read(value: Any, place: Place) -> tuple[Key, ...]:
         if not isinstance(value, list) or not value:
-            place.expected("a list of at least one key", value)
+            place.expected('a list of at least one key, each beginning with "- "', value)
             return ()
         found = [_members_of(item, place.at(index), index, key_file) for index, item in enumerate(value)]
         _distinct([members.get("name") for members in found], place, "name", "the name of another key")

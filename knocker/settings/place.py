@@ -87,6 +87,7 @@ def _unknown(name: Any, place: Place, table: Mapping[str, Read]) -> str:
     if not near:
         known = next(iter(difflib.get_close_matches(name, place.complaints.names, 1)), "")
         near = place.complaints.names.get(known, "")
+        near += " without an indent" if near and near == known else ""
     # A long name may be a key that slipped to the left of a colon, however much it looks like a setting.
     hidden = len(name) >= SHORTEST_KEY and (place.path.startswith("api_keys") or not near)
     return ("an unknown setting" if hidden else f"unknown setting {name}") + (f"; did you mean {near}?" if near else "")

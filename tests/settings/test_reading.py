@@ -164,6 +164,7 @@ def test_the_fault_of_the_manual_reads_as_the_manual_says() -> None:
         pytest.param("server: {excluded_paths: []}", "did you mean security.excluded_paths?", id="in another section"),
         pytest.param("trusted_proxies: []", "did you mean server.trusted_proxies?", id="outside its section"),
         pytest.param("servers: {}", "did you mean server?", id="a section"),
+        pytest.param("server: {api_keys: []}", "did you mean api_keys without an indent?", id="a section in a section"),
         pytest.param(
             "security: {deny: {statuss: 401}}",
             "security.deny: unknown setting statuss; did you mean status?",
