@@ -86,6 +86,18 @@ def test_an_address_that_many_share_is_not_opened(stack: Stack, bench: Bench) ->
     assert "server.shared_addresses" in stack.log
 
 
+def test_the_docs_commands_beside_it_work_while_it_runs(stack: Stack) -> None:
+    pages = "".join((PROJECT / "docs" / page).read_text() for page in ("docker.md", "operations.md"))
+    commands = re.findall(r"^docker run --rm (.*?)(?:  +#.*)?$", pages, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        mounts = f"--volume={stack.folder}/admin.key:/run/secrets/admin:ro"
+        shell = f"cd {stack.folder} && podman run --rm {mounts} {command.replace('$(id -u):$(id -g)', '1000:1000')}"
+        done = stack.containers.run("sh", "-c", shell, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert ("key: kn_" if "genkey" in command else "is fine: 2 keys") in done.stdout
+
+
 def test_settings_count_after_a_reload_or_a_restart_and_no_grant_is_lost(stack: Stack, bench: Bench) -> None:
     client = bench.stranger()
     assert stack.knock(client).status == 200
