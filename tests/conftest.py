@@ -60,6 +60,7 @@ def _sockets() -> set[Any]:
     return {reader for reader in reactor.getReaders() if "Waker" not in type(reader).__name__}
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores, four at most: much of the time is spent waiting for real servers."""
     return min(4, (os.cpu_count() or 1) + 1)

@@ -67,12 +67,13 @@ class Clocked(Knocker):
     def _enter(self, *clocks: str) -> None:
         """Let the next start be in namespaces of its own: what libfaketime keeps in shared memory ends with them."""
         as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        own = f'mount -t tmpfs none /dev/shm && mount --bind "$0" {_BOOT_ID} && exec env LD_PRELOAD="$@"'
+        mounts = f'mount -t tmpfs none /dev/shm && mount --bind "$0" {_BOOT_ID}'
+        own = f'{mounts} && library=$1 && shift && exec env LD_PRELOAD="$library" "$@"'
         within = ["unshare", *as_root, "--mount", *clocks, "sh", "-c", own, str(self._boot_id)]
         self.prefix = [*within, _library()]
         tried = subprocess.run([*within, "", "true"], capture_output=True, text=True, check=False)
         if tried.returncode:
-            refused("another boot clock and another name for the boot", tried.stderr)
+            refused("clocks, a name for the boot and shared memory of its own", tried.stderr)
 
     @property
     def pid(self) -> int:

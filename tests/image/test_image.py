@@ -181,9 +181,9 @@ def test_it_serves_on_a_read_only_root_reloads_and_forgets_nothing(gate: Gate) -
     eventually(lambda: "the settings were reloaded" in gate.log, "reloaded")
     assert json.loads(gate.ask("POST", "/knock", "203.0.113.8")[1])["expires_in_seconds"] == 900
 
-    status, took = min((gate.end_and_start() for _ in range(3)), key=lambda ended: ended[1])
-    assert status == 0
-    assert took < 1
+    ended = [gate.end_and_start() for _ in range(3)]
+    assert {status for status, _ in ended} == {0}
+    assert min(took for _, took in ended) < 1
     for address in ("203.0.113.7", "203.0.113.8"):
         assert gate.ask("GET", "/verify", address)[0] == 200
     assert "Traceback" not in gate.log

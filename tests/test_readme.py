@@ -117,7 +117,8 @@ def _try(house: House, command: str) -> tuple[subprocess.CompletedProcess[str], 
     if command.startswith("export "):
         return house.run(command, ""), {0}
     if command.startswith("twistd "):
-        house.run(f"sed -i 's/port: 8000/port: {free_port()}/; s#/data/#{house.folder}/#' knocker.yaml", "")
+        ours = f's/host: "::"/host: 127.0.0.1/; s/port: 8000/port: {free_port()}/; s#/data/#{house.folder}/#'
+        assert house.run(f"sed -i '{ours}' knocker.yaml && grep -q 'host: 127.0.0.1' knocker.yaml", "").returncode == 0
         return house.run(f"timeout 4 {command}", ""), {0, 124}
     if command.startswith("knocker check"):
         # "Then put keys of your own into it."
