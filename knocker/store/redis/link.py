@@ -13,7 +13,7 @@ from service_identity import VerificationError
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import TimeoutError as TimeIsOver
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS, trustRootFromCertificates
@@ -156,6 +156,8 @@ async def _connected(engine: Engine, reactor: Any) -> Any:
     wire: Any
     try:
         wire = await _secured(engine, endpoint).connect(_Wires())
+    except ConnectingCancelledError:
+        raise CancelledError from None
     except (ConnectError, DNSLookupError, CancelledError) as error:
         raise Away(f"cannot be reached: {str(error).rstrip('.') or 'it does not answer'}") from None
     wire.reactor = reactor
