@@ -59,6 +59,11 @@ def refuse(request: Request, refusal: Refusal, retry_after: int = 0) -> bytes:
     return answer(request, STATUS[refusal], {"error": refusal.value})
 
 
+def nothing(request: Request) -> bytes:
+    """Nothing is at that path."""
+    return answer(request, 404, {"error": "Not found."})
+
+
 def page(request: Request, status: int, html: bytes, policy: bytes) -> bytes:
     """A page for a browser; `policy`: its Content-Security-Policy, empty for none of ours."""
     harden(request)

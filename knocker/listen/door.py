@@ -37,7 +37,7 @@ class Door(Resource):
         if origin != "*":
             request.setHeader(b"vary", b"Origin")
         if not is_plain(request.path.decode("latin-1")):
-            return answers.answer(request, 404, {"error": "Not found."})
+            return answers.nothing(request)
         return self.web.render(request)
 
     def _is_astray(self, request: Request, seen: Visit) -> bool:

@@ -35,7 +35,7 @@ class Metrics(Resource):
     def render(self, request: Request) -> bytes:
         """Answer a scrape; anything else is not here."""
         if request.path != b"/metrics":
-            return answers.answer(request, 404, {"error": "Not found."})
+            return answers.nothing(request)
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader(b"allow", b"GET, HEAD")
             return answers.answer(request, 405, {"error": "Method not allowed."})

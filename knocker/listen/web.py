@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Awaitable, Callable
+from functools import partial, wraps
+from typing import Any
 
 from klein import Klein
 from twisted.internet.defer import CancelledError
@@ -18,11 +20,36 @@ from knocker.listen import answers, canaries, grants, openapi
 from knocker.listen.call import Call, Needs, answered, forbidden_here
 from knocker.listen.explain import explain
 from knocker.listen.house import House
-from knocker.listen.knockpage import FILES
+from knocker.listen.knockpage import FILES, KnockPage
 from knocker.listen.request import lines
 
-_METHODS = (b"GET", b"POST", b"DELETE", b"OPTIONS")
 _CONTENT_TYPES = (b"application/json", b"application/x-www-form-urlencoded", b"")
+
+Answer = Awaitable[bytes] | bytes
+_Route = Callable[..., Answer]
+
+
+def _takes(*methods: bytes) -> Callable[[_Route], _Route]:
+    """Let a route see these methods alone; another is refused, and OPTIONS, where it is one of them, answered."""
+
+    def guarded(route: _Route) -> _Route:
+        @wraps(route)
+        def guard(web: Web, request: Request, **parts: Any) -> Answer:
+            if request.method not in methods:
+                request.setHeader(b"allow", b", ".join(methods))
+                return answers.refuse(request, Refusal.METHOD)
+            return _preflight(request) if request.method == b"OPTIONS" else route(web, request, **parts)
+
+        return guard
+
+    return guarded
+
+
+def _preflight(request: Request) -> bytes:
+    request.setHeader(b"access-control-allow-methods", b"GET, POST, DELETE")
+    request.setHeader(b"access-control-allow-headers", b"X-Api-Key, Content-Type")
+    request.setHeader(b"access-control-max-age", b"600")
+    return answers.empty(request, 204)
 
 
 class Web:
@@ -40,12 +67,9 @@ class Web:
         self.app.url_map.bind("localhost").match("/health")
 
     @app.route("/knock")
+    @_takes(b"GET", b"POST", b"DELETE", b"OPTIONS")
     async def knock(self, request: Request) -> bytes:
         """Open, extend or close the caller's grant."""
-        if request.method not in _METHODS:
-            return self._wrong_method(request, _METHODS)
-        if request.method == b"OPTIONS":
-            return self._preflight(request)
         return await answered(
             self.house, request, self._leave if request.method == b"DELETE" else self._knock, Needs.GRANTABLE
         )
@@ -73,107 +97,85 @@ class Web:
         return answers.empty(call.request, 204)
 
     @app.route("/grants")
+    @_takes(b"GET", b"HEAD", b"OPTIONS")
     async def grants(self, request: Request) -> bytes:
         """List what the caller may see."""
-        if request.method == b"OPTIONS":
-            return self._preflight(request)
-        if request.method not in (b"GET", b"HEAD"):
-            return self._wrong_method(request, (b"GET", b"HEAD", b"OPTIONS"))
         return await answered(self.house, request, partial(grants.show, self.house))
 
     @app.route("/grants/<grant_id>")
+    @_takes(b"DELETE", b"OPTIONS")
     async def grant(self, request: Request, grant_id: str) -> bytes:
         """Close one grant."""
-        if request.method == b"OPTIONS":
-            return self._preflight(request)
-        if request.method != b"DELETE":
-            return self._wrong_method(request, (b"DELETE", b"OPTIONS"))
         return await answered(self.house, request, partial(grants.revoke, self.house, grant_id=grant_id))
 
     @app.route("/explain")
+    @_takes(b"GET", b"HEAD")
     async def explain(self, request: Request) -> bytes:
         """Say what /verify would answer, and why."""
-        if request.method not in (b"GET", b"HEAD"):
-            return self._wrong_method(request, (b"GET", b"HEAD"))
         return await answered(self.house, request, partial(explain, self.house), Needs.KEY)
 
     @app.route("/canaries")
+    @_takes(b"POST")
     async def canaries(self, request: Request) -> bytes:
         """Make a canary."""
-        if request.method != b"POST":
-            return self._wrong_method(request, (b"POST",))
         return await answered(self.house, request, partial(canaries.make, self.house), Needs.KEY)
 
     @app.route("/canaries/<canary_id>")
+    @_takes(b"GET", b"HEAD")
     async def canary(self, request: Request, canary_id: str) -> bytes:
         """Say what became of one."""
-        if request.method not in (b"GET", b"HEAD"):
-            return self._wrong_method(request, (b"GET", b"HEAD"))
         return await answered(self.house, request, partial(canaries.show, self.house, canary_id=canary_id), Needs.KEY)
 
-    def _preflight(self, request: Request) -> bytes:
-        request.setHeader(b"access-control-allow-methods", b"GET, POST, DELETE")
-        request.setHeader(b"access-control-allow-headers", b"X-Api-Key, Content-Type")
-        request.setHeader(b"access-control-max-age", b"600")
-        return answers.empty(request, 204)
-
     @app.route("/")
-    def page(self, request: Request) -> bytes:
+    def page(self, request: Request) -> Answer:
         """The knock page."""
         shown = self.house.manners.knock_page
-        if shown is None:
-            return answers.answer(request, 404, {"error": "Not found."})
-        if request.method not in (b"GET", b"HEAD"):
-            return self._wrong_method(request, (b"GET", b"HEAD"))
+        return answers.nothing(request) if shown is None else self._page(request, shown=shown)
+
+    @_takes(b"GET", b"HEAD")
+    def _page(self, request: Request, shown: KnockPage) -> bytes:
         # A link or a script of another site must not open a door by /#knock.
         led = any(site not in (b"none", b"same-origin") for site in lines(request, b"sec-fetch-site"))
         return answers.page(request, 200, shown.html_led if led else shown.html, shown.policy)
 
     @app.route("/page/<name>")
-    def page_file(self, request: Request, name: str) -> bytes:
+    def page_file(self, request: Request, name: str) -> Answer:
         """What the knock page loads."""
-        if self.house.manners.knock_page is None or name not in FILES:
-            return answers.answer(request, 404, {"error": "Not found."})
-        if request.method not in (b"GET", b"HEAD"):
-            return self._wrong_method(request, (b"GET", b"HEAD"))
+        is_there = self.house.manners.knock_page is not None and name in FILES
+        return self._page_file(request, name=name) if is_there else answers.nothing(request)
+
+    @_takes(b"GET", b"HEAD")
+    def _page_file(self, request: Request, name: str) -> bytes:
         content_type, content = FILES[name]
         answers.harden(request)
         return answers.sized(request, 200, content, content_type)
 
     @app.route("/health")
+    @_takes(b"GET", b"HEAD")
     def health(self, request: Request) -> bytes:
         """Whether the process answers at all."""
-        if request.method not in (b"GET", b"HEAD"):
-            return self._wrong_method(request, (b"GET", b"HEAD"))
         return answers.answer(request, 200, {"status": "ok"})
 
     @app.route("/ready")
+    @_takes(b"GET", b"HEAD")
     def ready(self, request: Request) -> bytes:
         """Whether everything works, and if not, why."""
-        if request.method not in (b"GET", b"HEAD"):
-            return self._wrong_method(request, (b"GET", b"HEAD"))
         reasons = self.house.store.complaints() + self.house.complaints()
         if reasons:
             return answers.answer(request, 503, {"status": "not ready", "reasons": reasons})
         return answers.answer(request, 200, {"status": "ready"})
 
     @app.route("/openapi.json")
+    @_takes(b"GET", b"HEAD")
     def openapi(self, request: Request) -> bytes:
         """The API, for tools."""
-        if request.method not in (b"GET", b"HEAD"):
-            return self._wrong_method(request, (b"GET", b"HEAD"))
         return answers.sized(request, 200, openapi.TEXT, b"application/json")
-
-    @staticmethod
-    def _wrong_method(request: Request, allowed: tuple[bytes, ...]) -> bytes:
-        request.setHeader(b"allow", b", ".join(allowed))
-        return answers.refuse(request, Refusal.METHOD)
 
     @app.handle_errors(HTTPException)
     def unknown(self, request: IRequest, failure: Failure) -> bytes:
         """No such route."""
         assert isinstance(request, Request)  # noqa: S101
-        return answers.answer(request, 404, {"error": "Not found."})
+        return answers.nothing(request)
 
     @app.handle_errors(Exception)
     def broken(self, request: IRequest, failure: Failure) -> bytes:
