@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import pytest
 
+from tests.needs import missing
 from tests.net import dying_with_us
 
 MOST = 120.0  # seconds that a browser may live, whatever the tests do
@@ -73,7 +74,7 @@ def found() -> str:
     for name in ("chromium", "chromium-browser"):
         if path := shutil.which(name):
             return path
-    pytest.skip("no browser: neither chromium nor chromium-browser is installed")
+    pytest.skip(missing("chromium"))
 
 
 class Browser:

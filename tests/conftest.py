@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Generator
+from itertools import groupby
 from typing import Any
 from zlib import crc32
 
@@ -121,10 +122,18 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+def _why(skipped: pytest.TestReport) -> str:
+    assert isinstance(skipped.longrepr, tuple)
+    return skipped.longrepr[2].removeprefix("Skipped: ")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what was not run, and how long each folder took."""
-    for report in terminalreporter.stats.get("skipped", []):
-        terminalreporter.write_line(f"not run: {report.nodeid}: {report.longrepr[2]}")
+    skipped = terminalreporter.stats.get("skipped", [])
+    for why, several in groupby(sorted(skipped, key=_why), _why):
+        names = [report.nodeid for report in several]
+        files = {name.partition("::")[0] for name in names}
+        terminalreporter.write_line(f"not run: {len(names)} tests of {', '.join(sorted(files))}: {why}")
     seconds: dict[str, float] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests.needs import needs
 from tests.service import Knocker, Server, free_port
 
-REDIS = shutil.which("redis-server")
-needs_redis = pytest.mark.skipif(REDIS is None, reason="needs redis-server")
+needs_redis = needs("redis-server")
 
 Reply = Any
 
@@ -29,7 +26,7 @@ class Redis(Server):
         directory.mkdir(exist_ok=True)
         port = free_port()
         stored = ["--appendonly", "yes", "--appendfsync", "always"] if persistent else ["--save", ""]
-        command = [REDIS or "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)]
+        command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)]
         super().__init__([*command, *stored, *options], directory, port, prefix)
 
     @property

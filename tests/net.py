@@ -18,6 +18,8 @@ from typing import Any, Self
 
 import pytest
 
+from tests.needs import missing
+
 SERVER = "198.51.100.1"
 SERVER_6 = "2001:db8:88::1"
 
@@ -90,8 +92,8 @@ class Bench:
         self._held.close()
 
     def _open(self) -> None:
-        if missing := [tool for tool in ("ip", "unshare", "nsenter", "curl") if not shutil.which(tool)]:
-            raise NoBench(f"no bench of network namespaces: not installed: {', '.join(missing)}")
+        if why := missing("ip", "unshare", "nsenter", "curl"):
+            raise NoBench(f"no bench of network namespaces: {why}")
         root = os.geteuid() == 0
         server = self._hold(["unshare", "--net"] if root else ["unshare", "--user", "--map-root-user", "--net"])
         enter = ["nsenter", "--target", str(server), *([] if root else ["--user", "--preserve-credentials"])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import LONG
+from tests.needs import need
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,8 +30,7 @@ TABLES = {
 @pytest.mark.parametrize(("name", "headings"), [*TABLES.items()] if LONG else [*TABLES.items()][:1])
 def test_a_benchmark_prints_its_tables(name: str, headings: list[str]) -> None:
     needed = {"verify": ["wrk"], "store": ["wrk"], "scrape": ["wrk"], "cluster": ["wrk", "redis-server"]}
-    if missing := [tool for tool in needed.get(name, []) if not shutil.which(tool)]:
-        pytest.skip(f"not installed: {', '.join(missing)}")
+    need(*needed.get(name, []))
     done = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", "--quick"], cwd=ROOT, capture_output=True, text=True, timeout=55
     )

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from knocker.settings import Faulty, Settings, load
-from tests.engine import REDIS, Talk, needs_redis
+from tests.engine import Talk, needs_redis
+from tests.needs import need
 from tests.net import Answer
 from tests.service import CADDY, PROJECT, SCRIPTS, Caddy, Knocker, Server, ask, eventually, free_port, replaced
 
@@ -70,8 +71,7 @@ def run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Path:
     """The folder as the user has it, after the commands that the compose file begins with."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
+    need("openssl")
     folder = tmp_path / "cluster"
     shutil.copytree(CLUSTER, folder, ignore=shutil.ignore_patterns("secrets"))
     first, _, _ = COMPOSE_FILE.read_text().partition("\n# Then,")
@@ -215,7 +215,7 @@ def engine(cluster: Path, *users: str) -> Server:
     }
     config = data / "redis.conf"
     config.write_text(replaced((CLUSTER / "redis.conf").read_text(), exchange))
-    return Server([REDIS or "redis-server", str(config)], data, port)
+    return Server(["redis-server", str(config)], data, port)
 
 
 def password(cluster: Path) -> str:

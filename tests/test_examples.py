@@ -19,6 +19,7 @@ from knocker.cli import main
 from knocker.core.keys import generate, udp_secret
 from knocker.core.packets.native import Knock, Secrets, decode, encode
 from tests.conftest import LONG
+from tests.needs import need, needs
 from tests.test_knocking import Ear
 
 ROOT = Path(__file__).parent.parent
@@ -69,8 +70,7 @@ class Bin:
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Bin:
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
+    need("openssl")
     return Bin(tmp_path)
 
 
@@ -218,7 +218,7 @@ def heard(request: pytest.FixtureRequest) -> Iterator[tuple[str, Ear]]:
         yield request.param, ear
 
 
-@pytest.mark.skipif(not shutil.which("nc"), reason="nc is not installed")
+@needs("nc")
 def test_what_the_shell_sends_arrives_as_three_datagrams(send: Sender, heard: tuple[str, Ear]) -> None:
     host, ear = heard
     done = send(host, str(ear.port), "60", "home", path=os.environ["PATH"], KNOCK_NC="nc")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_udp import free_udp_port
+from tests.needs import need
 from tests.service import PROJECT, SCRIPTS, Knocker, eventually, free_port
 
 README = (PROJECT / "README.md").read_text()
@@ -88,6 +89,7 @@ class House:
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
+    need("curl")
     made = House(tmp_path)
     with made.knocker:
         yield made

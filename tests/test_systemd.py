@@ -23,6 +23,7 @@ from click.testing import CliRunner
 
 from knocker.cli import main
 from knocker.notifying import PATIENCE, Notifier
+from tests.needs import needs
 from tests.net import dying_with_us
 from tests.service import SCRIPTS, Knocker, Server, Settings, SocketKnocker, ask, eventually, free_port, replaced
 
@@ -35,7 +36,7 @@ CLIENT = "203.0.113.7"
 FORWARDED = {"X-Forwarded-For": CLIENT, "X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/"}
 KNOCKING = {"X-Forwarded-For": CLIENT, "X-Api-Key": KEY}
 
-needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+needs_systemd = needs("systemd-analyze")
 
 
 def told(listen: str | None = None, trusted: str = "127.0.0.1") -> Settings:

@@ -18,6 +18,7 @@ from packaging.specifiers import SpecifierSet
 
 from knocker import __version__
 from knocker.settings import load
+from tests.needs import PACKAGES, need
 from tests.service import CADDY, PROJECT, SCRIPTS
 
 GITHUB = PROJECT / ".github"
@@ -188,6 +189,11 @@ def test_each_target_of_make_is_there() -> None:
     assert set(named) <= set(targets.split())
 
 
+def test_what_only_tests_need_is_installed_by_the_ci() -> None:
+    script = (PROJECT / ".ci/run").read_text()
+    assert {name: package for name, package in PACKAGES.items() if f"{name}:{package}" not in script} == {}
+
+
 def test_each_script_folder_and_file_is_there() -> None:
     folders = set(re.findall(r"(?<![\w/.-])tests/[\w/]+", TEXT))
     assert folders == {"tests/core", "tests/listen", "tests/settings", "tests/store"}
@@ -260,8 +266,7 @@ def test_a_tag_that_is_not_the_version_publishes_nothing(file: str, job: str, ta
 
 
 def test_the_live_tests_settings_are_good_and_its_caddyfile_signs_its_own_certificates(tmp_path: Path) -> None:
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
+    need("openssl")
     for name in ("knocker.example.yaml", "Caddyfile"):
         shutil.copy(PROJECT / name, tmp_path)
     name = "Keys of its own, and certificates that nobody else has to sign"

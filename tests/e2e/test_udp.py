@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +27,7 @@ from knocker.store.seenfile import SeenFile
 from tests.conftest import LONG
 from tests.e2e.test_floods import most_memory
 from tests.e2e.test_service import Disk
+from tests.needs import needs
 from tests.net import SERVER, SERVER_6, Bench, bench_or_skip, dying_with_us
 from tests.service import Caddy, Knocker, Settings, ask, eventually, free_port
 
@@ -637,7 +637,7 @@ if LONG:  # it is asked for ten seconds
         assert "answers 401, 10 s after the knock" in knocked.stderr
 
 
-@pytest.mark.skipif(not shutil.which("nc"), reason="nc is not installed")
+@needs("nc")
 @pytest.mark.parametrize("server", SERVERS if LONG else SERVERS[:1])
 def test_the_shell_opens_too(street: Street, server: str) -> None:
     source = street.own(server)

@@ -10,8 +10,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
-
+from tests.needs import need
 from tests.refused import refused
 from tests.service import Knocker, Settings
 
@@ -95,7 +94,5 @@ class Clocked(Knocker):
 
 
 def _library() -> str:
-    found = sorted(Path("/usr/lib").glob(_LIBRARIES))
-    if not found:
-        pytest.skip("libfaketime is not installed (Debian: apt-get install faketime)")
-    return str(found[0])
+    need("faketime")
+    return str(next(Path("/usr/lib").glob(_LIBRARIES)))

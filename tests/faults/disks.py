@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import struct
 import subprocess
 from dataclasses import dataclass
@@ -13,8 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pytest
-
+from tests.needs import found
 from tests.refused import refused
 
 _SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN of linux/fs.h
@@ -29,10 +27,9 @@ class Cut(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A file system: its `name`, the Debian `package` that makes it, bytes of an image, and how it is mounted."""
+    """A file system: its `name`, the bytes of an image, and how it is mounted."""
 
     name: str
-    package: str
     size: int
     options: str = "defaults"
     for_copies: str = "defaults"
@@ -41,10 +38,10 @@ class Kind:
         return self.name if self.options == "defaults" else f"{self.name}-{self.options}"
 
 
-EXT4 = Kind("ext4", "e2fsprogs", 64 << 20)
+EXT4 = Kind("ext4", 64 << 20)
 # Without ext4's own care for programs that rename without a sync.
-CARELESS = Kind("ext4", "e2fsprogs", 64 << 20, "noauto_da_alloc", "noauto_da_alloc")
-XFS = Kind("xfs", "xfsprogs", 320 << 20, for_copies="nouuid")
+CARELESS = Kind("ext4", 64 << 20, "noauto_da_alloc", "noauto_da_alloc")
+XFS = Kind("xfs", 320 << 20, for_copies="nouuid")
 KINDS = [EXT4, CARELESS, XFS]
 
 
@@ -108,11 +105,7 @@ class Disk:
 
     def make(self) -> None:
         """Make the file system, with nothing in it, and mount it, if this machine lets us."""
-        # Where they are is not on everybody's path.
-        maker = shutil.which(f"mkfs.{self._kind.name}", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-        if maker is None:
-            package = self._kind.package
-            pytest.skip(f"mkfs.{self._kind.name} is not installed (Debian: apt-get install {package})")
+        maker = found(f"mkfs.{self._kind.name}")
         with self._image.open("wb") as file:
             file.truncate(self._kind.size)
         subprocess.run([maker, "-q", str(self._image)], check=True)

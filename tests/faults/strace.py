@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 from types import TracebackType
 from typing import Self
 
-import pytest
-
+from tests.needs import need
 from tests.service import Knocker, eventually
 
 
@@ -22,8 +20,7 @@ class Traced:
     """
 
     def __init__(self, knocker: Knocker, call: str, where: str, first: int, how: str, more: str = "") -> None:
-        if shutil.which("strace") is None:
-            pytest.skip("strace is not installed (Debian: apt-get install strace)")
+        need("strace")
         path = {"tmp": f"{knocker.whitelist}.tmp", "directory": str(knocker.directory)}[where]
         self._log = knocker.directory / "strace.log"
         inject = f"inject={call}:{how}:when={first}{more}"

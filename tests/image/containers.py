@@ -14,22 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pytest
-
+from tests.needs import PATH, need
 from tests.net import Bench
 from tests.refused import refused
 from tests.service import SCRIPTS
 
-_NEEDED = {
-    "mmdebstrap": "mmdebstrap",
-    "buildah": "buildah",
-    "podman": "podman",
-    "runc": "runc",
-    "iptables": "iptables",
-    "conmon": "conmon",
-    "/usr/lib/podman/netavark": "netavark",
-    "/usr/lib/podman/aardvark-dns": "aardvark-dns",
-}
+_NEEDED = (
+    *("mmdebstrap", "buildah", "podman", "runc", "iptables", "conmon"),
+    *("/usr/lib/podman/netavark", "/usr/lib/podman/aardvark-dns"),
+)
 
 # Without systemd's cgroups, journal and timers, which a machine for tests may not have.
 _CONTAINERS = """
@@ -77,13 +70,11 @@ class Containers:
         self._environment = os.environ | {
             "CONTAINERS_CONF": str(folder / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
-            "PATH": os.pathsep.join([str(SCRIPTS), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]),
+            "PATH": f"{SCRIPTS}{os.pathsep}{PATH}",
         }
 
     def __enter__(self) -> Self:
-        path = self._environment["PATH"]
-        if missing := [package for tool, package in _NEEDED.items() if not shutil.which(tool, path=path)]:
-            pytest.skip(f"not installed (Debian: apt-get install {' '.join(missing)})")
+        need(*_NEEDED)
         if os.geteuid():
             refused("containers", "they need root here")
         self._hold()

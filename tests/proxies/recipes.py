@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import LONG
+from tests.needs import found
 from tests.service import PROJECT, SCRIPTS, Caddy, Server, replaced
 
 FOLDER = PROJECT / "docs" / "proxies"
@@ -183,9 +183,7 @@ def _envoy(place: Place) -> Server:
 
 
 def _haproxy(place: Place) -> Server:
-    binary = shutil.which("haproxy")
-    if not binary:
-        pytest.skip("haproxy is not installed")
+    binary = found("haproxy")
     chain, key = _certificate(place.directory)
     both = place.directory / "both.pem"
     both.write_text(chain.read_text() + key.read_text())
