@@ -82,6 +82,10 @@ class Grant:
         """Whole seconds until the nearer of its two ends, rounded to the nearest."""
         return max(0, round(min(self.expires_at - now.wall, self.boot_ends_at - now.boot)))
 
+    def shown_end(self, now: Moment) -> int:
+        """The wall-clock second of that end, as answers tell it."""
+        return int(min(self.expires_at, now.wall + self.seconds_left(now)))
+
 
 @dataclass(frozen=True, slots=True)
 class Own:

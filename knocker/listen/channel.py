@@ -235,7 +235,7 @@ class GateChannel(HTTPChannel):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """A line beyond 16 KiB; Twisted would close without a word."""
-        self._refuse(431, b"Request Header Fields Too Large", "Request header fields too large.")
+        self._refuse_head()
 
     def refuse_size(self) -> None:
         """The body is over its bound; size alone may end a request early (contract 3)."""
@@ -260,9 +260,12 @@ class GateChannel(HTTPChannel):
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         if self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders:
-            self._refuse(431, b"Request Header Fields Too Large", "Request header fields too large.")
+            self._refuse_head()
         else:
             self._refuse(400, b"Bad Request", "Bad request.")
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, b"Request Header Fields Too Large", "Request header fields too large.")
 
     def _refuse(self, status: int, phrase: bytes, error: str) -> None:
         """Answer, say that no more will come, and let the client read that before the connection is cut."""

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from twisted.web.http import Request
 
 from knocker.core.hosts import read_host
+from knocker.listen.question import PREFIX
 from knocker.listen.request import FORWARDED_HOST, FORWARDED_METHOD, FORWARDED_URI, Lines, lines
 
 _LONGEST_BACK = 2000  # characters of an address to come back to
@@ -87,7 +88,7 @@ def is_navigation(request: Request) -> bool:
 
 def address_asked(request: Request) -> str:
     """The address that a proxy's client asked for, "" where that is not known for sure."""
-    tail = bytes(request.uri)[len(b"/verify") :]
+    tail = bytes(request.uri)[len(PREFIX) :]
     uris = (tail,) if tail.startswith(b"/") else lines(request, FORWARDED_URI)
     named = [lines(request, b"x-forwarded-proto"), lines(request, FORWARDED_HOST), uris]
     if any(len(values) != 1 for values in named):

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 
 from knocker.core.addresses import Address
 from knocker.core.explain import Told
-from knocker.core.hosts import read_host
 from knocker.core.refusals import Refusal, Refused
 from knocker.listen import answers
 from knocker.listen.call import Call, forbidden_here
 from knocker.listen.house import House
-from knocker.listen.request import FORWARDED_FOR, lines
-
-_KNOWN = {b"ip", b"host", b"path"}
+from knocker.listen.request import FORWARDED_FOR, host_in, lines, query
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +25,12 @@ async def explain(house: House, call: Call) -> bytes:
     """Answer GET /explain for an admin's key: for any address, or without `ip` for this very request."""
     if not call.caller.admin:
         raise Refused(Refusal.NO_PERMISSION, f"the key {call.caller.name} asks for an explanation")
-    given = _query(call)
-    asked = Asked(_host(given), _path(given))
+    given = query(call.request, "ip", "host", "path")
+    asked = Asked(host_in(given), _path(given))
     told = Told()
     this: dict[str, object] | None = None
-    client = _address(given[b"ip"]) if b"ip" in given else call.seen.client
-    if b"ip" not in given:
+    client = _address(given["ip"]) if "ip" in given else call.seen.client
+    if "ip" not in given:
         chain = [line.decode("latin-1") for line in lines(call.request, FORWARDED_FOR)]
         found = client if client is not None else call.seen.unresolved
         assert found is not None  # noqa: S101 - one of the two is known
@@ -47,7 +44,7 @@ async def explain(house: House, call: Call) -> bytes:
             "host": call.seen.host,
             "refused": forbidden_here(house).why(call.seen.client.network) if call.seen.client is not None else None,
         }
-        if b"host" not in given:
+        if "host" not in given:
             asked = Asked(call.seen.host, asked.path)
     verdict = house.gate.verdict(client, asked, house.now(), told)
     answer = {
@@ -63,13 +60,6 @@ async def explain(house: House, call: Call) -> bytes:
     return answers.answer(call.request, 200, answer)
 
 
-def _query(call: Call) -> dict[bytes, bytes]:
-    args: dict[bytes, list[bytes]] = call.request.args or {}
-    if set(args) - _KNOWN or any(len(values) != 1 for values in args.values()):
-        raise Refused(Refusal.INVALID_DATA, "the query of /explain knows ip, host and path, once each")
-    return {name: values[0] for name, values in args.items()}
-
-
 def _address(text: bytes) -> Address:
     try:
         return Address.parse(text.decode("ascii"))
@@ -77,17 +67,10 @@ def _address(text: bytes) -> Address:
         raise Refused(Refusal.INVALID_ADDRESS, "ip is no address") from None
 
 
-def _host(given: dict[bytes, bytes]) -> str | None:
-    host = read_host(given[b"host"]) if b"host" in given else None
-    if b"host" in given and host is None:
-        raise Refused(Refusal.INVALID_DATA, "host is no host name")
-    return host
-
-
-def _path(given: dict[bytes, bytes]) -> str | None:
-    if b"path" not in given:
+def _path(given: dict[str, bytes]) -> str | None:
+    if "path" not in given:
         return None
-    path = given[b"path"].partition(b"?")[0].decode("latin-1")
+    path = given["path"].partition(b"?")[0].decode("latin-1")
     if not path.startswith("/"):
         raise Refused(Refusal.INVALID_DATA, "path begins with /")
     return path

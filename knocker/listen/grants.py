@@ -13,12 +13,12 @@ from twisted.web.http import Request
 from zope.interface import implementer
 
 from knocker.core.grant import Grant, One
-from knocker.core.hosts import read_host
 from knocker.core.moment import Moment
 from knocker.core.refusals import Refusal, Refused
 from knocker.listen import answers
 from knocker.listen.call import Call
 from knocker.listen.house import House
+from knocker.listen.request import host_in, query
 
 _TURN = 200  # grants that are written, and times ten sorted, before others have their turn
 
@@ -28,15 +28,11 @@ class Filter:
 
     def __init__(self, call: Call) -> None:
         """Read the query; raises Refused for anything but ``key`` and ``host``, once each."""
-        args: dict[bytes, list[bytes]] = call.request.args or {}
-        if set(args) - {b"key", b"host"} or any(len(values) != 1 for values in args.values()):
-            raise Refused(Refusal.INVALID_DATA, "the query of /grants knows key and host, once each")
+        given = query(call.request, "key", "host")
         self.caller = call.caller
         self._owner = None if call.caller.admin else call.caller.name
-        self._key = args[b"key"][0].decode("utf-8", "replace") if b"key" in args else None
-        self._host = read_host(args[b"host"][0]) if b"host" in args else None
-        if b"host" in args and self._host is None:
-            raise Refused(Refusal.INVALID_DATA, "host is no host name")
+        self._key = given["key"].decode("utf-8", "replace") if "key" in given else None
+        self._host = host_in(given)
 
     def __contains__(self, grant: Grant) -> bool:
         """Whether the caller may and wants to see it."""
@@ -123,7 +119,6 @@ class Listing:
 
 
 def _shown(grant: Grant, now: Moment) -> dict[str, object]:
-    left = grant.seconds_left(now)
     return {
         "id": grant.id,
         "entry": str(grant.network),
@@ -132,6 +127,6 @@ def _shown(grant: Grant, now: Moment) -> dict[str, object]:
         "hosts": None if grant.hosts is None else grant.hosts.patterns,
         "created_at": int(grant.created_at),
         "last_knock_at": int(grant.last_knock_at),
-        "expires_at": int(min(grant.expires_at, now.wall + left)),
-        "expires_in_seconds": left,
+        "expires_at": grant.shown_end(now),
+        "expires_in_seconds": grant.seconds_left(now),
     }

@@ -11,6 +11,7 @@ from twisted.web.http import Request
 from knocker.core.addresses import Address
 from knocker.core.gate import Policy
 from knocker.core.hosts import read_host
+from knocker.core.refusals import Refusal, Refused
 from knocker.core.visitor import Nameless, Peer, Unresolved
 
 FORWARDED_FOR = b"x-forwarded-for"
@@ -80,6 +81,23 @@ def address_of(host: str) -> Address:
         return Address.parse(host.partition("%")[0])  # a link-local address has its interface there
     except ValueError:
         return NOBODY
+
+
+def query(request: Request, *names: str) -> dict[str, bytes]:
+    """What a request's query says, of these names, each once at most; raises Refused for anything else."""
+    args: dict[bytes, list[bytes]] = request.args or {}
+    if set(args) - {name.encode() for name in names} or any(len(values) != 1 for values in args.values()):
+        said = request.path.decode("latin-1")
+        raise Refused(Refusal.INVALID_DATA, f"the query of {said} knows {', '.join(names)}, once each")
+    return {name.decode(): values[0] for name, values in args.items()}
+
+
+def host_in(given: dict[str, bytes]) -> str | None:
+    """The `host` of a query, None where it has none; raises Refused for what is no name."""
+    host = read_host(given["host"]) if "host" in given else None
+    if "host" in given and host is None:
+        raise Refused(Refusal.INVALID_DATA, "host is no host name")
+    return host
 
 
 def is_asking(request: Request) -> bool:

@@ -71,20 +71,20 @@ class GateSite(Site):
     def forget(self, channel: GateChannel) -> None:
         """A connection is gone."""
         self.channels.pop(channel, None)
-        if not self.channels and self._emptied is not None:
-            emptied, self._emptied = self._emptied, None
-            emptied.callback(None)
+        self._tell_when_empty()
 
     def leave(self) -> Deferred[None]:
         """Close all connections, those with a request at hand once it is answered; fires when none is left."""
-        self._emptied = Deferred()
-        emptied = self._emptied
+        emptied = self._emptied = Deferred()
         for channel in tuple(self.channels):
             channel.leave()
-        if not self.channels and self._emptied is not None:
-            self._emptied = None
-            emptied.callback(None)
+        self._tell_when_empty()
         return emptied
+
+    def _tell_when_empty(self) -> None:
+        if not self.channels and self._emptied is not None:
+            emptied, self._emptied = self._emptied, None
+            emptied.callback(None)
 
     def startFactory(self) -> None:
         """No access log, so no clock for one."""

@@ -83,11 +83,10 @@ class Web:
         grant = await self.house.store.put(wish)
         self.house.tally.knock(wish.via.value, "granted")
         now = self.house.now()
-        left = grant.seconds_left(now)
         found = {
             "whitelisted_entry": str(grant.network),
-            "expires_at": int(min(grant.expires_at, now.wall + left)),
-            "expires_in_seconds": left,
+            "expires_at": grant.shown_end(now),
+            "expires_in_seconds": grant.seconds_left(now),
         }
         return answers.answer(call.request, 200, found)
 
