@@ -25,6 +25,7 @@ from knocker.store import atomic
 from knocker.store.document import document, grant_text
 from knocker.store.loading import stored
 from knocker.store.pages import Pages
+from knocker.store.plainfile import why_not
 
 OLDEST = 300.0  # seconds after which a file with live grants is written anew
 LONGEST_RETRY = 30.0  # seconds between attempts to write what memory already knows
@@ -298,8 +299,7 @@ class JsonFile:
                 closed.errback(Refused(Refusal.CLOSED_NOT_STORED, self.failure))
 
     def _fail(self, error: Exception) -> None:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        failure = f"{self.path} could not be written: {reason}"
+        failure = why_not(self.path, error)
         if failure != self.failure:
             self.log.error("{failure}; knocks are refused with 503 until it can be", failure=failure)
         self.failure = failure

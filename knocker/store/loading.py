@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -20,6 +18,7 @@ from knocker.store import atomic
 from knocker.store.document import Contents, Damaged, pages_of, read
 from knocker.store.lock import Unusable
 from knocker.store.pages import Pages
+from knocker.store.plainfile import contents
 
 log = Logger()
 
@@ -41,8 +40,7 @@ def stored(
     path: str, now: Moment, boot_id: str, keyring: Keyring, forbidden: Forbidden, new_id: Callable[[], str]
 ) -> Stored:
     """Read the file at `path`, keeping a damaged or older one; raises Unusable where it is no file to work with."""
-    _remove(atomic.temporary(path))
-    data = _contents(path)
+    data = contents(path, "whitelist.storage_path")
     if data is None:
         return Stored()
     try:
@@ -108,32 +106,3 @@ def uncollected() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _remove(name: str) -> None:
-    """Remove what a crash left; raises Unusable where that cannot be done."""
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-    except OSError as error:
-        raise Unusable(f"{name}: in the way of writing the whitelist: {error.strerror}") from None
-
-
-def _contents(path: str) -> bytes | None:
-    """The bytes of the file, None where there is none; raises Unusable for what is no plain file of ours."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise Unusable(f"{path}: a symbolic link; name the file itself in whitelist.storage_path") from None
-        raise Unusable(f"{path}: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Unusable(f"{path}: not a regular file; whitelist.storage_path names a file")
-    with open(descriptor, "rb") as file:
-        try:
-            return file.read()
-        except OSError as error:
-            raise Unusable(f"{path}: {error.strerror}") from None

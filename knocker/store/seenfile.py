@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import zlib
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from knocker.core.refusals import Refusal, Refused
 from knocker.store import atomic
 from knocker.store.jsonfile import InThread
 from knocker.store.lock import Lock, Unusable
+from knocker.store.plainfile import contents, why_not
 
 _HEAD = "knocker-seen-1"
 _LONGEST = 120 * 4 * MOST  # bytes that a file of ours can have
@@ -159,8 +159,7 @@ class SeenFile:
         self.failure, self._torn = "", False
 
     def _fail(self, error: Exception) -> None:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        failure = f"{self.path} could not be written: {reason}"
+        failure = why_not(self.path, error)
         if failure != self.failure:
             log.error("{failure}; UDP knocks are refused until it can be", failure=failure)
         self.failure = failure
@@ -195,22 +194,9 @@ def _checked(text: str) -> str:
 
 def _read(path: str) -> _Found:
     """What the file says; raises Unusable for what is no file to work with."""
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(atomic.temporary(path))
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+    data = contents(path, "udp.state_path", _LONGEST + 1)
+    if data is None:
         return _Found(damage="there is no such file")
-    except OSError as error:
-        raise Unusable(f"{path}: {error.strerror}; udp.state_path names a file of Knocker's own") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Unusable(f"{path}: not a regular file; udp.state_path names a file")
-    with open(descriptor, "rb") as file:
-        try:
-            data = file.read(_LONGEST + 1)
-        except OSError as error:
-            raise Unusable(f"{path}: {error.strerror}") from None
     try:
         return _parsed(data)
     except _NotOurs:
