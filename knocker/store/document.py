@@ -10,11 +10,11 @@ from typing import Any
 
 from knocker.core import strictjson
 from knocker.core.addresses import Network
-from knocker.core.grant import Bounds, Grant, Via, lost_right
+from knocker.core.grant import Grant, Via
 from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
-from knocker.store.entry import VIAS, Bad, check_id, check_network, known_mark, reason, scope
+from knocker.store.entry import VIAS, Bad, Today, check_id, check_network, known_mark, reason, scope
 from knocker.store.pages import Pages
 
 VERSION = 1
@@ -139,10 +139,9 @@ class _Reader:
             same_id = value["boot_id"] == boot_id != ""
         except (KeyError, ValueError):
             raise Damaged("without saved_at, boot_time or boot_id") from None
-        self.now, self.keyring, self.forbidden, self.rows = now, keyring, forbidden, rows
-        self.bounds: dict[str | None, Bounds] = {}
+        self.now, self.rows = now, rows
+        self.today = Today(keyring, forbidden, now)
         self.same_boot = same_id and now.boot >= self.saved.boot
-        self.doubtful = forbidden.trusted | forbidden.shared | forbidden.own | forbidden.gateways
 
     def contents(self) -> Contents:
         found = Contents()
@@ -167,8 +166,8 @@ class _Reader:
                 continue
             ids.add(stored.id)
             owned.add(stored.base)
-            grant = self._bounds(stored.key).fit(stored)
-            why = self._over(grant)
+            grant = self.today.fit(stored)
+            why = self.today.objection(grant) or ("" if grant.lives(self.now) else _OVER)
             if why:
                 found.ended.append(why)
             else:
@@ -183,20 +182,6 @@ class _Reader:
             return line
         return grant_text(grant)
 
-    def _bounds(self, name: str | None) -> Bounds:
-        found = self.bounds.get(name)
-        if found is None:
-            key = self.keyring.named(name) if name is not None else None
-            found = self.bounds[name] = Bounds.of(key, self.keyring, self.now)
-        return found
-
-    def _over(self, grant: Grant) -> str:
-        """Why the grant has ended, if it has."""
-        why = lost_right(grant, self.keyring.named(grant.key) if grant.key is not None else None)
-        if not why and self.doubtful.overlapping(grant):
-            why = self.forbidden.now(grant.network)
-        return why or ("" if grant.lives(self.now) else _OVER)
-
     def _grant(self, entry: Any) -> Grant:
         """One entry; raises for what no Knocker wrote."""
         if not isinstance(entry["entry"], str):
@@ -205,8 +190,8 @@ class _Reader:
         check_id(entry["id"])
         if not (name is None or isinstance(name, str)) or (name is None) != (via is Via.FILE):
             raise Bad("a bad owner")
-        check_network(network, via, self.forbidden)
-        key = self.keyring.named(name) if name is not None else None
+        check_network(network, via, self.today.forbidden)
+        key = self.today.key(name)
         wall, boot = _number(entry["expires_at"]), _number(entry["boot_ends_at"])
         if not self.same_boot:
             # What the wall clock says of the time that the machine was off counts against the boot clock's end too.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 from knocker.core.addresses import Network
-from knocker.core.grant import Via
+from knocker.core.grant import Bounds, Grant, Via, lost_right
 from knocker.core.hosts import Scope, parse_name
-from knocker.core.keys import Key
+from knocker.core.keys import Key, Keyring
 from knocker.core.knock import Forbidden, too_broad
+from knocker.core.moment import Moment
 
 VIAS = {via.value: via for via in Via}
 _ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -53,3 +54,32 @@ def scope(host: object, key: Key | None) -> Scope | None:
     if not isinstance(host, str) or parse_name(host) != host:
         raise Bad("a bad host")
     return Scope.of_one(host)
+
+
+class Today:
+    """What the settings and clocks of one moment leave of grants that were stored, however many there are."""
+
+    def __init__(self, keyring: Keyring, forbidden: Forbidden, now: Moment) -> None:
+        self.keyring = keyring
+        self.forbidden = forbidden
+        self.now = now
+        self._doubtful = forbidden.trusted | forbidden.shared | forbidden.own | forbidden.gateways
+        self._bounds: dict[str | None, Bounds] = {}
+
+    def key(self, name: str | None) -> Key | None:
+        """The key of that name."""
+        return self.keyring.named(name) if name is not None else None
+
+    def objection(self, grant: Grant) -> str:
+        """Why the settings do not leave a grant, or an empty text where they do."""
+        why = lost_right(grant, self.key(grant.key))
+        if not why and self._doubtful.overlapping(grant):
+            why = self.forbidden.now(grant.network)
+        return why
+
+    def fit(self, grant: Grant) -> Grant:
+        """The grant as its key's settings would have it: itself where it is."""
+        bounds = self._bounds.get(grant.key)
+        if bounds is None:
+            bounds = self._bounds[grant.key] = Bounds.of(self.key(grant.key), self.keyring, self.now)
+        return bounds.fit(grant)

@@ -26,6 +26,7 @@ from knocker.store.document import document, grant_text
 from knocker.store.loading import stored
 from knocker.store.pages import Pages
 from knocker.store.plainfile import why_not
+from knocker.store.turn import room
 
 OLDEST = 300.0  # seconds after which a file with live grants is written anew
 LONGEST_RETRY = 30.0  # seconds between attempts to write what memory already knows
@@ -213,7 +214,7 @@ class JsonFile:
     async def _store(self, planned: list[tuple[Plan, Deferred[Grant]]], closing: list[Deferred[None]]) -> bool:
         texts: dict[str, bytes] = {}
         for plan, _ in planned:
-            await self._room()
+            await room(self._turns)
             texts[plan.grant.id] = grant_text(plan.grant)
         # What was closed since it was planned is not written, nor is what it would have displaced left out.
         held = {plan.grant.id: plan for plan, _ in planned if self.whitelist.intends(plan)}
@@ -248,7 +249,7 @@ class JsonFile:
     async def _plan(self, planned: list[tuple[Plan, Deferred[Grant]]]) -> None:
         """Decide what the knocks that wait would leave."""
         for _ in range(len(self._opening)):
-            await self._room()
+            await room(self._turns)
             if not self._opening:
                 break
             wish, waiter = self._opening.pop(0)
@@ -269,7 +270,7 @@ class JsonFile:
         for plan, waiter in planned:
             waiting.setdefault(plan.grant.id, []).append(waiter)
         for name, plan in plans.items():
-            await self._room()
+            await room(self._turns)
             grant = self.whitelist.settle(plan, self._now())
             if grant is not None:
                 same = grant is plan.grant
@@ -280,13 +281,6 @@ class JsonFile:
                     waiter.callback(grant)
                 else:
                     waiter.errback(Refused(Refusal.NOT_STORED, "it was closed while it was written"))
-
-    async def _room(self) -> None:
-        """Let the reactor serve others when this turn's share of work is used up."""
-        if not self._turns.has_room():
-            turn: Deferred[None] = Deferred()
-            self._turns.wait(lambda: turn.callback(None), first=True)
-            await turn
 
     def _answer_failure(self, planned: list[tuple[Plan, Deferred[Grant]]], closing: list[Deferred[None]]) -> None:
         for plan, _ in planned:

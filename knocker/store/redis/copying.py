@@ -101,4 +101,8 @@ def _session(
     window: int,
 ) -> Session:
     mirror = Mirror(whitelist, EngineClock(), now, forbidden)
-    return Session(link, engine, mirror, now, lambda: None, token, window)
+    return Session(link, engine, mirror, now, _at_once, token, window)
+
+
+async def _at_once() -> None:
+    """Nobody else has to be served."""

@@ -9,11 +9,11 @@ import json
 from dataclasses import dataclass
 
 from knocker.core.addresses import Network
-from knocker.core.grant import Bounds, Grant, Via, lost_right
+from knocker.core.grant import Grant, Via
 from knocker.core.keys import Key, Keyring
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
-from knocker.store.entry import VIAS, Bad, check_id, check_network, known_mark, scope
+from knocker.store.entry import VIAS, Bad, Today, check_id, check_network, known_mark, scope
 
 MOST_AHEAD = 60_000  # milliseconds that a knock may seem to lie ahead of the engine's clock
 # Made once, since a start reads as many as there are.
@@ -111,15 +111,12 @@ class Reading:
 
     def __init__(self, keyring: Keyring, forbidden: Forbidden, engine: float, now: Moment) -> None:
         self.now = now
-        self._keyring = keyring
-        self._forbidden = forbidden
+        self._today = Today(keyring, forbidden, now)
         self._engine = engine
-        self._doubtful = forbidden.trusted | forbidden.shared | forbidden.own | forbidden.gateways
-        self._bounds: dict[str | None, Bounds] = {}
 
     def is_by(self, keyring: Keyring) -> bool:
         """Whether these are its keys."""
-        return self._keyring is keyring
+        return self._today.keyring is keyring
 
     def grant(self, owner: Owner, record: Record) -> Grant | None:
         """The grant, None where its time is over; raises NotHere, or ValueError for what no knock could leave.
@@ -130,18 +127,15 @@ class Reading:
             raise Bad("a bad owner")
         if record.last > self._engine + MOST_AHEAD:
             raise Bad("a knock that lies ahead of the engine's clock")
-        check_network(owner.network, record.via, self._forbidden)
-        key = self._keyring.named(owner.key) if owner.key is not None else None
-        grant = self._on_our_clocks(owner, record, key)
-        if lost_right(grant, key):
+        check_network(owner.network, record.via, self._today.forbidden)
+        grant = self._on_our_clocks(owner, record, self._today.key(owner.key))
+        if self._today.objection(grant):
             raise NotHere
-        if self._doubtful.overlapping(grant) and self._forbidden.now(owner.network):
-            raise NotHere
-        grant = self._bounds_of(owner.key, key).fit(grant)
+        grant = self._today.fit(grant)
         return grant if grant.lives(self.now) else None
 
     def _on_our_clocks(self, owner: Owner, record: Record, key: Key | None) -> Grant:
-        longest = key.max_ttl if key is not None else self._keyring.longest_ttl
+        longest = key.max_ttl if key is not None else self._today.keyring.longest_ttl
         # By the knock and not by now, or reading it again would give it all that time anew.
         left = (min(record.ends, record.last + 1000 * longest) - self._engine) / 1000
         created, last = record.created / 1000, record.last / 1000
@@ -157,9 +151,3 @@ class Reading:
             self.now.wall + left,
             self.now.boot + left,
         )
-
-    def _bounds_of(self, name: str | None, key: Key | None) -> Bounds:
-        found = self._bounds.get(name)
-        if found is None:
-            found = self._bounds[name] = Bounds.of(key, self._keyring, self.now)
-        return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from knocker.core.grant import Grant
@@ -29,7 +28,8 @@ log = Logger()
 class Session:
     """Reads from one link into a mirror. Whatever goes wrong is Away, and then another session begins anew.
 
-    `token` marks the changes of this gate; `window`: milliseconds in which a UDP packet could be taken twice.
+    `room` waits while others have their turn; `token` marks the changes of this gate; `window`: milliseconds in which a
+    UDP packet could be taken twice.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Session:
         engine: Engine,
         mirror: Mirror,
         now: Callable[[], Moment],
-        room: Callable[[], Deferred[None] | None],
+        room: Callable[[], Awaitable[None]],
         token: bytes,
         window: int,
     ) -> None:
@@ -161,15 +161,15 @@ class Session:
         before: list[Grant] = []
         for part in mirror.whitelist.parts(TOGETHER):
             before += part
-            await self._turn()
+            await self._room()
         mirror.left_out, mirror.outdated = 0, True  # until it is read to the end
         later: set[bytes] = set()
         async for owner, value in self._records():
-            await self._turn()
+            await self._room()
             if not mirror.take(owner, value, position, quiet=not mirror.complete):
                 later.add(owner)
         for grant in before:
-            await self._turn()
+            await self._room()
             known = Owner.of(grant)
             is_old = mirror.whitelist.held(known.key, known.network, known.host) is grant
             if is_old and known.text.encode() not in later:
@@ -184,7 +184,7 @@ class Session:
         mirror.left_out, mirror.outdated = 0, False
         try:
             async for owner, value in self._records(self._follow):
-                await self._turn()
+                await self._room()
                 mirror.take(owner, value, mirror.position, quiet=False)
         except BaseException:
             mirror.left_out, mirror.outdated = 1, True
@@ -226,16 +226,11 @@ class Session:
     async def _apply(self, changes: list[tuple[int, dict[bytes, bytes]]]) -> None:
         self.mirror.begin()
         for number, fields in changes:
-            await self._turn()
+            await self._room()
             if number != self.mirror.position + 1:
                 self.mirror.token = b""  # no change has that name, so the next session reads everything
                 raise Away("dropped changes before this gate had read them")
             self.mirror.apply(number, fields, self._token)
-
-    async def _turn(self) -> None:
-        waiting = self._room()
-        if waiting is not None:
-            await waiting
 
 
 def _fields(info: bytes) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -37,6 +38,7 @@ from knocker.store.redis.link import CLAIM, OPEN, PATIENCE
 from knocker.store.redis.mirror import Mirror
 from knocker.store.redis.record import Owner
 from knocker.store.redis.session import Session
+from knocker.store.turn import room
 
 DEADLINE = 1.5  # seconds after which the engine must not do what was asked of it: we gave up then, or nearly
 SLACK = 600_000  # milliseconds that two gates' clocks may differ before a packet could be taken twice
@@ -68,7 +70,6 @@ class SharedStore:
         self._keys = Keys(engine.prefix)
         self._now = now
         self._reactor = reactor
-        self._turns = turns
         self._tally = tally
         self._token = token
         self._marks = count(1)
@@ -78,7 +79,7 @@ class SharedStore:
             engine,
             self._mirror,
             reactor,
-            lambda link: Session(link, engine, self._mirror, now, self._room, token, window),
+            lambda link: Session(link, engine, self._mirror, now, partial(room, turns), token, window),
             heard=lambda session: self._heard(session, fenced),
         )
         self._delivery = Delivery(self._mirror, self._keys, now, reactor, lambda: self._contact.session, self._mark)
@@ -284,11 +285,3 @@ class SharedStore:
     def _mark(self) -> bytes:
         """A name for what we ask for next that nothing else ever has, so that no change is taken for another."""
         return b"%b-%d" % (self._token, next(self._marks))
-
-    def _room(self) -> Deferred[None] | None:
-        """Something to wait for when this turn's share of work is used up."""
-        if self._turns.has_room():
-            return None
-        turn: Deferred[None] = Deferred()
-        self._turns.wait(lambda: turn.callback(None), first=True)
-        return turn
