@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knocker import __version__
 from knocker.account import Account, Where
+from knocker.core.addresses import Address
 from knocker.faults import NO_ANSWER, REFUSED, Failed, printable
 
 if TYPE_CHECKING:
@@ -53,6 +54,18 @@ def addresses(host: str, port: int) -> list[Candidate]:
         why = _reason(error) if isinstance(error, OSError) else "it is no host name"
         raise Failed(NO_ANSWER, f"no address of {host} could be found: {why}") from None
     return [Candidate(names[row[0]], row[0], row[4]) for row in found if row[0] in names]
+
+
+def own_address(candidate: Candidate) -> Address | None:
+    """The address that this machine would send from, None where it has none for that; sends nothing."""
+    import socket
+
+    try:
+        with socket.socket(candidate.family, socket.SOCK_DGRAM) as probe:
+            probe.connect(candidate.address)
+            return Address.parse(str(probe.getsockname()[0]).partition("%")[0])
+    except (OSError, ValueError):
+        return None
 
 
 def ask(

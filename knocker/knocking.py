@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from knocker.account import Account, SilentAccount, silent_account
-from knocker.client import Answer, Candidate, addresses, ask, resolve
+from knocker.client import Answer, Candidate, addresses, ask, own_address, resolve
 from knocker.confirming import confirm, read_page
 from knocker.core import strictjson
 from knocker.core.addresses import Network
@@ -339,7 +339,6 @@ def _keep(once: Callable[[], Knocked], candidates: Callable[[], list[Candidate]]
     import random
 
     from knocker.keeping import Keeper
-    from knocker.sending import own_address
 
     known: list[Candidate] = []  # where the gate was when it was last looked up
 

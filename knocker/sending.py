@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from secrets import token_bytes
 
-from knocker.client import Candidate
+from knocker.client import Candidate, own_address
 from knocker.core.addresses import Address, Network
 from knocker.core.keys import udp_secret
 from knocker.core.packets.native import NO_SCOPE, Knock, Secrets, encode
@@ -49,16 +49,6 @@ def make_packet(key: str, realm: str, wanted: Wanted, own: Address | None, now: 
     if wanted.network is None and own is not None and ipaddress.ip_address(str(own)).is_global:
         knock = replace(knock, network=own.network, bound=True)
     return encode(Secrets.of(udp_secret(key), realm), knock)
-
-
-def own_address(candidate: Candidate) -> Address | None:
-    """The address that this machine would send from, None where it has none for that; sends nothing."""
-    try:
-        with socket.socket(candidate.family, socket.SOCK_DGRAM) as probe:
-            probe.connect(candidate.address)
-            return Address.parse(str(probe.getsockname()[0]).partition("%")[0])
-    except (OSError, ValueError):
-        return None
 
 
 def send(

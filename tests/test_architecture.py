@@ -73,9 +73,10 @@ ROOMS: dict[str, set[str]] = {
     },
     "knocker.copying": {"knocker.core", "knocker.settings", "knocker.faults", "click"},
     "knocker.doctor": {"knocker.core", "knocker.doctor"},
-    "knocker.doctor.probing": {
+    "knocker.doctor.asking": {
         *("knocker.core", "knocker.account", "knocker.client", "knocker.remote", "knocker.faults", "knocker.doctor"),
     },
+    "knocker.doctor.probing": {"knocker.account", "knocker.client", "knocker.faults", "knocker.doctor"},
     "knocker.doctor.command": {"knocker.account", "knocker.remote", "knocker.faults", "knocker.doctor", "click"},
     "knocker.remote": {"knocker.core", "knocker.account", "knocker.client", "knocker.faults", "click"},
     "knocker.account": {"knocker.core", "knocker.settings", "knocker.faults"},
@@ -86,7 +87,7 @@ ROOMS: dict[str, set[str]] = {
         *("knocker.core", "knocker.account", "knocker.client", "knocker.remote", "knocker.faults", "click"),
         *("knocker.confirming", "knocker.keeping", "knocker.sending"),
     },
-    "knocker.client": {"knocker", "knocker.account", "knocker.faults"},
+    "knocker.client": {"knocker", "knocker.core", "knocker.account", "knocker.faults"},
     "knocker.faults": {"click"},
     "knocker.descriptors": set(),
     "knocker.logs": {"knocker.core", "twisted", "zope.interface"},

@@ -611,7 +611,7 @@ def test_each_family_has_its_own_packet_bound_to_its_own_address(
 ) -> None:
     net = Net({socket.AF_INET: own[0], socket.AF_INET6: own[1]})
     lead_to(monkeypatch, 62201)
-    monkeypatch.setattr(sending, "socket", net)
+    net.stand_in(monkeypatch)
     result = run(command, "--udp", "gate.example")
     assert result.exit_code == 0
     packets = {address[0]: data for data, address in net.sent}
@@ -654,7 +654,7 @@ def test_a_family_that_nothing_can_be_sent_over_is_told(
 ) -> None:
     net = Net({socket.AF_INET: "192.168.1.5", socket.AF_INET6: "fd00::5"}, list(fails))
     lead_to(monkeypatch, 62201)
-    monkeypatch.setattr(sending, "socket", net)
+    net.stand_in(monkeypatch)
     result = run("knock", "--udp", "gate.example", *args)
     assert result.exit_code == status
     assert re.findall(" to ([^,]*),", result.stdout) == to
@@ -671,7 +671,7 @@ def test_a_family_that_nothing_can_be_sent_over_is_told(
 def test_a_system_without_ipv6_knocks_over_ipv4(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     net = Net({socket.AF_INET: "192.168.1.5"}, missing=(socket.AF_INET6,))
     lead_to(monkeypatch, 62201)
-    monkeypatch.setattr(sending, "socket", net)
+    net.stand_in(monkeypatch)
     result = run("knock", "--udp", "gate.example")
     assert (result.exit_code, len(net.sent)) == (0, 3)
     assert result.stderr.startswith("knocker: warning: over IPv6: ")
@@ -941,7 +941,7 @@ def test_whoever_moves_knocks_from_the_new_address_at_once(
     run: Run, moment: Moment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = Net({socket.AF_INET: GLOBAL_4})
-    monkeypatch.setattr(sending, "socket", net)
+    net.stand_in(monkeypatch)
     sleep, began = moment.sleep, moment.now
 
     def moving(seconds: float) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from knocker import sending
-from knocker.client import Candidate
+from knocker import knocking, sending
+from knocker.client import Candidate, own_address
 from knocker.core.addresses import Address, Network
 from knocker.core.keys import udp_secret
 from knocker.core.packets.native import NO_SCOPE, SIZE, Knock, Secrets, decode, hint, scope_of
 from knocker.faults import NO_ANSWER, Failed
-from knocker.sending import AT, Sent, Wanted, make_packet, own_address, send
+from knocker.sending import AT, Sent, Wanted, make_packet, send
 
 KEY, REALM = "kn_phone", "home"
 SECRETS = Secrets.of(udp_secret(KEY), REALM)
@@ -40,6 +41,18 @@ class Net:
     AF_INET6: int = socket.AF_INET6
     attempts: int = 0
     open: int = 0
+
+    def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let whatever is sent go out here."""
+        monkeypatch.setattr(sending, "socket", self)
+        for user in (sending, knocking):
+            monkeypatch.setattr(user, "own_address", self.own_address)
+
+    def own_address(self, candidate: Candidate) -> Address | None:
+        """The real function, which imports the module by itself."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "socket", self)
+            return own_address(candidate)
 
     def socket(self, family: int, kind: int) -> _Wire:
         assert kind == socket.SOCK_DGRAM
@@ -81,7 +94,7 @@ class _Wire:
 @pytest.fixture
 def net(monkeypatch: pytest.MonkeyPatch) -> Net:
     found = Net({socket.AF_INET: "192.168.1.5", socket.AF_INET6: "fd00::5"})
-    monkeypatch.setattr(sending, "socket", found)
+    found.stand_in(monkeypatch)
     return found
 
 
@@ -239,9 +252,9 @@ def test_the_own_address_is_that_of_the_way_there(family: int, host: str) -> Non
 
 def test_without_a_way_there_is_no_own_address(net: Net) -> None:
     net.own = {}
-    assert own_address(FOUR) is None
+    assert net.own_address(FOUR) is None
     net.missing = (socket.AF_INET,)
-    assert own_address(FOUR) is None
+    assert net.own_address(FOUR) is None
     assert net.open == 0
 
 
