@@ -12,7 +12,7 @@ from knocker.core.keys import LONGEST_KEY, well_formed
 from knocker.faults import USAGE, Failed
 from knocker.settings import fields
 from knocker.settings.document import MOST_BYTES, Unreadable, read
-from knocker.settings.file import OPEN_TO_OTHERS, contents
+from knocker.settings.files import OPEN_TO_OTHERS, contents
 from knocker.settings.place import Complaints, Place, Read, section
 
 UDP_PORT = 62201

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from knocker.core.keys import LONGEST_KEY, Key, digest_of, udp_secret, well_formed
 from knocker.settings import fields
-from knocker.settings.place import SHORTEST_KEY, Place, Read, section
-
-KeyFile = Callable[[str, Place], bytes | None]
+from knocker.settings.place import SHORTEST_KEY, File, Place, Read, section
 
 PLACEHOLDERS = ("CHANGE_ME", "CHANGEME", "REPLACE_WITH", "YOUR_SECRET", "YOUR_KEY", "YOUR_API_KEY")
 
 
-def api_keys(default_prefix: int, key_file: KeyFile) -> Read:
+def api_keys(default_prefix: int, key_file: File) -> Read:
     """The list of keys. `default_prefix`: whitelist.ipv6_prefix; `key_file` reads the bytes of a key's file."""
 
     def read(value: Any, place: Place) -> tuple[Key, ...]:
@@ -57,7 +54,7 @@ _MEMBERS: dict[str, Read] = {
 NAMES = tuple(_MEMBERS)
 
 
-def _members_of(value: Any, place: Place, index: int, key_file: KeyFile) -> dict[str, Any]:
+def _members_of(value: Any, place: Place, index: int, key_file: File) -> dict[str, Any]:
     """What one entry says, as far as it could be read; its name and digest are there even beside faults."""
     if not isinstance(value, dict):
         place.fault("expected a mapping with a key and its ttl")
@@ -106,7 +103,7 @@ def _key(members: dict[str, Any], default_prefix: int) -> Key:
     )
 
 
-def _filed(path: str, place: Place, key_file: KeyFile) -> str:
+def _filed(path: str, place: Place, key_file: File) -> str:
     """The key in a file: its text but for one line break at the end."""
     data = key_file(path, place)
     if data is None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from knocker.settings import fields
 from knocker.settings.model import Deny, KnockPage
-from knocker.settings.place import Place, Read, section
+from knocker.settings.place import File, Place, Read, section
 
 MOST_HTML = 256 * 1024  # bytes of a page of the admin's own, which each refused navigation is sent
-
-PageFile = Callable[[str, Place], bytes | None]
 
 _DENY: dict[str, Read] = {"status": fields.choice(401, 403), "page": fields.text}
 _KNOCK_PAGE: dict[str, Read] = {
@@ -29,7 +26,7 @@ def deny(value: Any, place: Place) -> dict[str, Any]:
     return section(value, place, _DENY)
 
 
-def denials(security: dict[str, Any], page: KnockPage, file: PageFile, place: Place) -> tuple[Deny, dict[str, Deny]]:
+def denials(security: dict[str, Any], page: KnockPage, file: File, place: Place) -> tuple[Deny, dict[str, Deny]]:
     """How most hosts refuse, and how some do; what a host leaves out is as for most."""
 
     def denial(found: dict[str, Any], at: Place) -> Deny:

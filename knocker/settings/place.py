@@ -10,6 +10,7 @@ from typing import Any
 SHORTEST_KEY = 16  # characters
 
 Read = Callable[[Any, "Place"], Any]
+File = Callable[[str, "Place"], bytes | None]  # the bytes of a file that a setting names, or a fault
 
 
 class Complaints:

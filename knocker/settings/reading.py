@@ -6,12 +6,12 @@ import os
 from typing import Any
 
 from knocker.core.addresses import Network, Networks
-from knocker.core.keys import LONGEST_KEY, Key
+from knocker.core.keys import Key
 from knocker.core.limits import Limit
 from knocker.core.paths import Exclusions
 from knocker.settings import endpoint, fields, keys, pages, shared
 from knocker.settings.document import MOST_BYTES, Unreadable, read
-from knocker.settings.file import OPEN_TO_OTHERS, REPLACED, contents, whose
+from knocker.settings.files import OPEN_TO_OTHERS, REPLACED, Files, contents, whose
 from knocker.settings.model import Deny, KnockPage, Logging, Metrics, Security, Server, Settings, Storage, Udp
 from knocker.settings.place import Complaints, Place, Read, section
 
@@ -97,29 +97,19 @@ def load(path: str) -> Settings:
     except OSError as error:
         raise Faulty([f"{path}: {error.strerror or error}{whose(path, error)}"]) from None
     warnings = [OPEN_TO_OTHERS] * file.is_open + [REPLACED] * file.is_replaced
-    folder = os.path.dirname(path)
-    return parse(
-        file.data,
-        path,
-        tuple(warnings),
-        lambda name, place: _key_file(folder, name, place),
-        lambda name, place: _page_file(os.path.join(folder, name), place),
-        lambda name, place: _pem_file(os.path.join(folder, name), place),
-    )
+    return parse(file.data, path, tuple(warnings), Files(os.path.dirname(path)))
 
 
 def parse(
     data: bytes,
     path: str = "knocker.yaml",
     warnings: tuple[str, ...] = (),
-    key_file: keys.KeyFile = lambda _, place: place.fault("no files are read here"),
-    page_file: pages.PageFile = lambda _, place: place.fault("no files are read here"),
-    pem_file: shared.File = lambda _, place: place.fault("no files are read here"),
+    files: Files | None = None,
 ) -> Settings:
     """Read settings from the bytes of a file called `path`; raises Faulty with every fault."""
     complaints = Complaints(_NAMES)
     try:
-        settings = _settings(read(data, _NAMES), Place("", complaints), key_file, page_file, pem_file)
+        settings = _settings(read(data, _NAMES), Place("", complaints), files or Files())
     except Unreadable as error:
         raise Faulty([f"{path}: {error}"]) from None
     if complaints.faults or settings is None:
@@ -128,56 +118,7 @@ def parse(
     return Settings(**settings, warnings=said)
 
 
-def _key_file(folder: str, name: str, place: Place) -> bytes | None:
-    path = os.path.join(folder, name)
-    try:
-        data, is_open, is_replaced = contents(path, LONGEST_KEY + 3)
-    except OSError as error:
-        # Whoever puts the key itself there must not find it in the log: only what looks like a path is shown.
-        parent = os.path.dirname(name)
-        shown = f"{path}: " if parent not in ("", "/") and os.path.isdir(os.path.dirname(path)) else ""
-        place.fault(f"{shown}{error.strerror or error}{whose(path, error)}")
-        return None
-    if is_open:
-        place.warn(f"{path}: {OPEN_TO_OTHERS}")
-    if is_replaced:
-        place.warn(f"{path}: {REPLACED}")
-    return data
-
-
-def _page_file(path: str, place: Place) -> bytes | None:
-    """An HTML file of the admin's."""
-    try:
-        data, _, is_replaced = contents(path, pages.MOST_HTML + 1)
-        data.decode()
-    except OSError as error:
-        place.fault(f"expected none, knock or an HTML file; {path}: {error.strerror or error}")
-    except UnicodeDecodeError:
-        place.fault(f"{path} is not UTF-8")
-    else:
-        if is_replaced:
-            place.warn(f"{path}: {REPLACED}")
-        return data
-    return None
-
-
-def _pem_file(path: str, place: Place) -> bytes | None:
-    """A file of certificates; one with a private key is nobody else's."""
-    try:
-        data, is_open, is_replaced = contents(path, shared.LONGEST_PEM)
-    except OSError as error:
-        place.fault(f"{path}: {error.strerror or error}")
-        return None
-    if is_open and b"PRIVATE KEY-----" in data:
-        place.warn(f"{path}: {OPEN_TO_OTHERS}")
-    if is_replaced:
-        place.warn(f"{path}: {REPLACED}")
-    return data
-
-
-def _settings(
-    document: Any, top: Place, key_file: keys.KeyFile, page_file: pages.PageFile, pem_file: shared.File
-) -> dict[str, Any] | None:
+def _settings(document: Any, top: Place, files: Files) -> dict[str, Any] | None:
     if not isinstance(document, dict):
         top.fault("the file is empty: at least api_keys is needed") if document is None else top.expected(
             "a mapping of settings", document
@@ -192,13 +133,13 @@ def _settings(
     if "api_keys" not in document:
         top.at("api_keys").fault("missing: who may knock")
     else:
-        read_keys = keys.api_keys(whitelist.get("ipv6_prefix", 128), key_file)
+        read_keys = keys.api_keys(whitelist.get("ipv6_prefix", 128), files.key)
         all_keys = read_keys(document["api_keys"], top.at("api_keys"))
     return {
         "keys": all_keys,
         "server": _server(server, top.at("server")),
-        "storage": _storage(whitelist, security, top, key_file, pem_file),
-        "security": _security(security, *pages.denials(security, page, page_file, top.at("security"))),
+        "storage": _storage(whitelist, security, top, files),
+        "security": _security(security, *pages.denials(security, page, files.page, top.at("security"))),
         "knock_page": page,
         "logging": Logging(**found.get("logging", {})),
         "udp": _udp(found.get("udp", {}), all_keys, whitelist, top.at("udp")),
@@ -239,15 +180,13 @@ def _proxies(value: Any, place: Place) -> dict[str, Any]:
     }
 
 
-def _storage(
-    whitelist: dict[str, Any], security: dict[str, Any], top: Place, key_file: keys.KeyFile, pem_file: shared.File
-) -> Storage:
+def _storage(whitelist: dict[str, Any], security: dict[str, Any], top: Place, files: Files) -> Storage:
     older = security.get("max_whitelist_entries")
     if older is not None and whitelist.get("max_entries", older) != older:
         top.at("security").at("max_whitelist_entries").fault("whitelist.max_entries says something else")
     return Storage(
         storage_path=whitelist.get("storage_path", Storage().storage_path),
-        shared=shared.shared(whitelist, top.at("whitelist"), key_file, pem_file),
+        shared=shared.shared(whitelist, top.at("whitelist"), files.key, files.pem),
         cleanup_interval_seconds=whitelist.get("cleanup_interval_seconds", Storage().cleanup_interval_seconds),
         max_entries=whitelist.get("max_entries", older if older is not None else Storage().max_entries),
     )

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from knocker.settings import fields
 from knocker.settings.keys import PLACEHOLDERS
 from knocker.settings.model import Shared
-from knocker.settings.place import Place, Read
+from knocker.settings.place import File, Place, Read
 
 LONGEST_PEM = 1 << 20  # bytes
 _LONGEST_PASSWORD = 256
 _FORM = (
     "expected redis://HOST, with user, port, database and prefix as in redis://knocker@10.0.0.5:6379/0?prefix=knocker"
 )
-
-File = Callable[[str, Place], bytes | None]
 
 MEMBERS: dict[str, Read] = {
     "password_file": fields.maybe(fields.text),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from knocker.settings import Faulty, load
-from knocker.settings.file import whose
+from knocker.settings.files import whose
 
 GOOD = b"api_keys: [{key: Xy7kQ2mZ9pLw4RtB8s, ttl: 60}]\n"
 
