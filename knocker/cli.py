@@ -17,7 +17,7 @@ from knocker.copying import store
 from knocker.core.keys import digest_of, generate, udp_secret
 from knocker.doctor.command import doctor
 from knocker.faults import INTERRUPTED, NO_ANSWER, REFUSED, USAGE, Failed, fail, say
-from knocker.settings import Faulty, Server, Settings, load
+from knocker.settings import Faulty, Server, Settings, chosen_path, load
 
 
 def _usage(error: click.UsageError) -> str:
@@ -65,10 +65,6 @@ for _command in (
     main.add_command(_command)
 
 
-def _config_path(path: str | None) -> str:
-    return path or os.environ.get("KNOCKER_CONFIG_PATH") or "knocker.yaml"
-
-
 def _load(path: str) -> Settings:
     try:
         return load(path)
@@ -100,7 +96,7 @@ def check(file: str | None) -> None:
 
     FILE is $KNOCKER_CONFIG_PATH, else ./knocker.yaml, unless it is given.
     """
-    path = _config_path(file)
+    path = chosen_path(file, os.environ)
     settings = _checked(path)
     click.echo(f"{path} is fine: {len(settings.keys)} key{'s' if len(settings.keys) != 1 else ''}")
 
@@ -131,7 +127,7 @@ def reload(config: str | None, as_json: bool) -> None:
     import json
     import signal
 
-    pid = owner(_checked(_config_path(config)).storage.storage_path)
+    pid = owner(_checked(chosen_path(config, os.environ)).storage.storage_path)
     try:
         os.kill(pid, signal.SIGHUP)
     except ProcessLookupError:
@@ -214,7 +210,7 @@ def health(config: str | None, url: str | None) -> None:
     import http.client
     import socket
 
-    server = _load(_config_path(config)).server if url is None else _server_at(url)
+    server = _load(chosen_path(config, os.environ)).server if url is None else _server_at(url)
     if server.endpoint:
         fail(USAGE, f"server.listen is {server.endpoint}: name the address to ask with --url http://...")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from knocker import __version__
 from knocker.account import Account, Where
 from knocker.core.addresses import Address
-from knocker.faults import NO_ANSWER, REFUSED, Failed, printable
+from knocker.core.printable import printable
+from knocker.faults import NO_ANSWER, REFUSED, Failed
 
 if TYPE_CHECKING:
     import http.client

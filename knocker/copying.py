@@ -19,7 +19,7 @@ from knocker.core.keys import Keyring
 from knocker.core.knock import Forbidden
 from knocker.core.whitelist import Whitelist
 from knocker.faults import INTERRUPTED, NO_ANSWER, REFUSED, USAGE, Failed, say
-from knocker.settings import Faulty, Settings, load
+from knocker.settings import Faulty, Settings, chosen_path, load
 from knocker.settings.model import Shared
 from knocker.settings.place import Complaints, Place
 from knocker.settings.shared import store as read_address
@@ -44,7 +44,7 @@ def copy(source: str, target: str, config: str | None, as_json: bool) -> None:
     One of FROM and TO is a file that no Knocker uses at the time, the other an address as in whitelist.store. Grants
     are read by the keys of the settings, and the password for the store is the one that the settings name.
     """
-    path = config or os.environ.get("KNOCKER_CONFIG_PATH") or "knocker.yaml"
+    path = chosen_path(config, os.environ)
     try:
         settings = load(path)
     except Faulty as faulty:

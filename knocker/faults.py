@@ -36,8 +36,3 @@ def fail(status: int, error: str, hint: str = "") -> NoReturn:
     if hint:
         say("hint", hint)
     sys.exit(status)
-
-
-def printable(text: str) -> str:
-    """A stranger's text as a terminal may show it: what would steer the terminal is spelt out."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

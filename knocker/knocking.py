@@ -19,7 +19,8 @@ from knocker.confirming import confirm, read_page
 from knocker.core import strictjson
 from knocker.core.addresses import Network
 from knocker.core.hosts import parse_name
-from knocker.faults import REFUSED, USAGE, Failed, printable, say
+from knocker.core.printable import printable
+from knocker.faults import REFUSED, USAGE, Failed, say
 from knocker.remote import (
     as_one,
     chosen,

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
+from knocker.core.printable import printable
 from knocker.core.quota import Quota, more
 
 _RANKS = {LogLevel.debug: 0, LogLevel.info: 1, LogLevel.warn: 2, LogLevel.error: 3, LogLevel.critical: 3}
@@ -108,9 +109,9 @@ def _traceback(event: LogEvent) -> str:
 
 def _text_line(event: LogEvent) -> str:
     stamp = _time(event).strftime("%Y-%m-%dT%H:%M:%S+0000")
-    namespace = _printable(str(event.get("log_namespace") or "-"))
-    line = f"{stamp} [{namespace}#{_level(event).name}] {_printable(_message(event))}\n"
-    return line + "".join(f"\t{_printable(row)}\n" for row in _traceback(event).splitlines())
+    namespace = printable(str(event.get("log_namespace") or "-"))
+    line = f"{stamp} [{namespace}#{_level(event).name}] {printable(_message(event))}\n"
+    return line + "".join(f"\t{printable(row)}\n" for row in _traceback(event).splitlines())
 
 
 def _json_line(event: LogEvent) -> str:
@@ -139,14 +140,6 @@ def _plain(value: object) -> bool:
     if isinstance(value, int):
         return abs(value) < 1 << 63
     return value is None or isinstance(value, str)
-
-
-def _printable(text: str) -> str:
-    """The text on one line: what would end it, or move a terminal's cursor, is written as its escape."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def text_lines() -> Log:

@@ -12,7 +12,8 @@ import click
 from knocker.account import Account, account
 from knocker.client import LARGE, Answer, Candidate, ask, resolve
 from knocker.core import strictjson
-from knocker.faults import NO_ANSWER, REFUSED, USAGE, Failed, printable, say
+from knocker.core.printable import printable
+from knocker.faults import NO_ANSWER, REFUSED, USAGE, Failed, say
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Result = TypeVar("_Result")

@@ -1,4 +1,4 @@
-"""The one place that knows all rooms: options, the assembly of the service, its start, reload and end."""
+"""The one place that knows all rooms: the assembly of the service, its start, reload and end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import gc
 import os
 import secrets
 import signal
-import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, gatherResults
@@ -18,7 +17,6 @@ from twisted.internet.threads import deferToThread, deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
-from twisted.python.usage import Options as UsageOptions
 
 from knocker import audit, clock, logs, terms
 from knocker.core.canaries import Canaries
@@ -36,6 +34,7 @@ from knocker.listen.house import House
 from knocker.listen.reports import Reports
 from knocker.listen.udp import SilentDoor
 from knocker.notifying import Notifier
+from knocker.options import Options, give_up, write_faults
 from knocker.reaper import Reaper
 from knocker.settings import Faulty, Settings, load
 from knocker.store.jsonfile import JsonFile
@@ -49,24 +48,6 @@ if TYPE_CHECKING:
 LOADING = 3.0  # seconds that a start waits for a store that is not here
 
 log = Logger()
-
-
-class Options(UsageOptions):
-    """The options of `twistd knocker`."""
-
-    optParameters = (("config", "c", None, "The settings file. Default: $KNOCKER_CONFIG_PATH, then ./knocker.yaml"),)
-
-    def postOptions(self) -> None:
-        """Read the settings now: a fault ends the start with one line for each, and nothing else."""
-        self["config"] = self["config"] or os.environ.get("KNOCKER_CONFIG_PATH") or "knocker.yaml"
-        try:
-            self["settings"] = load(self["config"])
-        except Faulty as faulty:
-            _give_up(faulty.faults)
-        logging = self["settings"].logging
-        self["log"] = logs.for_twistd(self.parent, logging.level, logging.format)
-        # twistd may change the directory before a reload reads the file again.
-        self["config"] = os.path.abspath(self["config"])
 
 
 def makeService(options: Options) -> Knocker:
@@ -114,7 +95,7 @@ class Knocker(Service):
             from knocker.store.redis.shared import SharedStore
         except ModuleNotFoundError as error:
             package = "pip install 'knocker-gate[redis]'"
-            _give_up([f"whitelist.store needs packages that are not installed ({error.name}): {package}"])
+            give_up([f"whitelist.store needs packages that are not installed ({error.name}): {package}"])
         return SharedStore(
             storage.shared,
             self.whitelist,
@@ -170,7 +151,7 @@ class Knocker(Service):
                 self._open_doors()
         except Unusable as unusable:
             self.lock.release()
-            _give_up([str(unusable)])
+            give_up([str(unusable)])
         self.pool.start()
         self.store.start()
         self.reactor.callWhenRunning(self._heed_signals)  # once more, since the reactor takes SIGTERM when it starts
@@ -211,7 +192,7 @@ class Knocker(Service):
         """End a start whose reactor runs already, with status 1."""
         if not self._stopping:
             self._stopping = True
-            _write_faults([fault])
+            write_faults([fault])
             self.reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
             self.reactor.callWhenRunning(self.reactor.stop)  # which may be about to run only
 
@@ -336,15 +317,3 @@ def _new_id() -> str:
 
 def _boot_seconds() -> float:
     return clock.now().boot
-
-
-def _give_up(faults: list[str]) -> NoReturn:
-    """End the start: the faults on stderr, one a line, and status 1."""
-    _write_faults(faults)
-    raise SystemExit(1)
-
-
-def _write_faults(faults: list[str]) -> None:
-    stderr = sys.__stderr__ or sys.stderr  # by now twistd may have made the other one a part of its log
-    stderr.write("".join(f"{fault}\n" for fault in faults))
-    stderr.flush()

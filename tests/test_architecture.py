@@ -77,7 +77,9 @@ ROOMS: dict[str, set[str]] = {
         *("knocker.core", "knocker.account", "knocker.client", "knocker.remote", "knocker.faults", "knocker.doctor"),
     },
     "knocker.doctor.probing": {"knocker.account", "knocker.client", "knocker.faults", "knocker.doctor"},
-    "knocker.doctor.command": {"knocker.account", "knocker.remote", "knocker.faults", "knocker.doctor", "click"},
+    "knocker.doctor.command": {
+        *("knocker.core", "knocker.account", "knocker.remote", "knocker.faults", "knocker.doctor", "click"),
+    },
     "knocker.remote": {"knocker.core", "knocker.account", "knocker.client", "knocker.faults", "click"},
     "knocker.account": {"knocker.core", "knocker.settings", "knocker.faults"},
     "knocker.confirming": {"knocker.account", "knocker.client", "knocker.faults"},
@@ -95,6 +97,7 @@ ROOMS: dict[str, set[str]] = {
     "knocker.reaper": {"knocker.core", "twisted"},
     "knocker.lag": {"twisted"},
     "knocker.notifying": set(),
+    "knocker.options": {"knocker.logs", "knocker.settings", "knocker", "twisted"},
 }
 # Where an import inside a function is not an import at the door.
 _LAZY = {"knocker.cli", "knocker.copying"}

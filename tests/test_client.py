@@ -24,7 +24,8 @@ from click.testing import CliRunner, Result
 from knocker import client, remote
 from knocker.account import Account, Where, account, read_url
 from knocker.cli import main, owner
-from knocker.faults import Failed, printable
+from knocker.core.printable import printable
+from knocker.faults import Failed
 
 KEY = "phone-key-0123456789-abc"
 OTHER = "other-key-0123456789-abc"

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import click
 
 from knocker.account import read_url
+from knocker.core.printable import printable
 from knocker.doctor.diagnosis import diagnose
 from knocker.doctor.evidence import ADVICE, FAULT, OK, UNSURE, Finding
 from knocker.doctor.probing import examine
 from knocker.doctor.remedies import PROXIES
-from knocker.faults import NO_ANSWER, REFUSED, USAGE, Failed, printable
+from knocker.faults import NO_ANSWER, REFUSED, USAGE, Failed
 from knocker.remote import known_account, reaching
 
 _LABELS = {OK: "ok", FAULT: "FAULT", ADVICE: "advice", UNSURE: "unsure"}

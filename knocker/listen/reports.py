@@ -36,7 +36,7 @@ class Reports:
         unsaid = self._quota.left_out(cause, most, self._seconds())
         if unsaid is None:
             return
-        shown = {name: value if value is None else printable(value) for name, value in fields.items()}
+        shown = {name: value if value is None else one_line(value) for name, value in fields.items()}
         self.log.warn(message + more(before + unsaid), cause=cause, **shown)
 
     def failure(self, cause: str, message: str, failure: Failure) -> None:
@@ -45,7 +45,7 @@ class Reports:
             self.log.failure(message, failure)
 
 
-def printable(value: object) -> str:
+def one_line(value: object) -> str:
     """A value as one line of ASCII: whatever a request holds, it cannot break or forge a line of the log."""
     return "".join(
         character if character.isascii() and character.isprintable() else ascii(character)[1:-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from knocker.core.addresses import Network, Networks
@@ -86,6 +87,11 @@ _NAMES = {
     **{name: f"security.{name}" for name in _SECURITY},
     **{name: f"server.{name}" for name in _SERVER},
 }
+
+
+def chosen_path(option: str | None, environ: Mapping[str, str]) -> str:
+    """Which settings file it is: that of an option, else of $KNOCKER_CONFIG_PATH, else ./knocker.yaml."""
+    return option or environ.get("KNOCKER_CONFIG_PATH") or "knocker.yaml"
 
 
 def load(path: str) -> Settings:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from knocker.core.printable import printable
+
 
 class Engine(Protocol):
     """What the settings say of it."""
@@ -99,8 +101,7 @@ def refusal(said: str) -> Away:
             return Away(words)
     if _MAXCLIENTS.removeprefix("ERR ") in said:
         return Away("has as many clients as its maxclients allows")
-    shown = "".join(character if character.isprintable() else "?" for character in said[:200])
-    return Away(f"says: {shown}")
+    return Away(f"says: {printable(said[:200])}")
 
 
 def not_let_in(said: str) -> Away:
