@@ -13,7 +13,7 @@ from knocker.settings.place import File, Place, Read, section
 MOST_HTML = 256 * 1024  # bytes of a page of the admin's own, which each refused navigation is sent
 
 _DENY: dict[str, Read] = {"status": fields.choice(401, 403), "page": fields.text}
-_KNOCK_PAGE: dict[str, Read] = {
+KNOCK_PAGE: dict[str, Read] = {
     "enabled": fields.boolean,
     "url": fields.maybe(lambda value, place: _origin(value, place)),
     "also": fields.items(lambda value, place: _origin(value, place)),
@@ -51,7 +51,7 @@ def denials(security: dict[str, Any], page: KnockPage, file: File, place: Place)
 
 def knock_page(value: Any, place: Place) -> KnockPage:
     """The section knock_page."""
-    found = section(value, place, _KNOCK_PAGE)
+    found = section(value, place, KNOCK_PAGE)
     page = KnockPage(
         found.get("enabled", True), found.get("url") or "", tuple(found.get("also", ())), found.get("return_to", ())
     )

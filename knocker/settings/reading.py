@@ -25,67 +25,69 @@ class Faulty(Exception):
         self.faults = faults
 
 
-_SERVER: dict[str, Read] = {
-    "host": fields.ip_literal,
-    "port": fields.integer(1, 65535),
-    "listen": endpoint.listen,
-    "trusted_proxies": lambda value, place: _proxies(value, place),
-    "allow_loopback_clients": fields.boolean,
-    "shared_addresses": fields.network_list,
-    "max_connections": fields.integer(1, 1_000_000),
-    "fast_lane": fields.boolean,
-}
-_WHITELIST: dict[str, Read] = {
-    "storage_path": fields.text,
-    "store": shared.store,
-    **shared.MEMBERS,
-    "cleanup_interval_seconds": fields.integer(1, 86400),
-    "max_entries": fields.integer(1, 10_000_000),
-    "ipv6_prefix": fields.integer(48, 128),
-}
-_SECURITY: dict[str, Read] = {
-    "always_allowed_ips": fields.network_list,
-    "excluded_paths": fields.exclusions,
-    "excluded_paths_by_host": fields.by_host(fields.exclusions),
-    "knock_rate_limit": lambda value, place: section(value, place, _RATE_LIMIT),
-    "deny": pages.deny,
-    "deny_by_host": fields.by_host(pages.deny),
-    "max_whitelist_entries": fields.integer(1, 10_000_000),
-}
+def _section(table: Mapping[str, Read]) -> Read:
+    return lambda value, place: section(value, place, table)
+
+
 _RATE_LIMIT: dict[str, Read] = {
     "window_seconds": fields.integer(1, 86400),
     "successful_requests": fields.integer(0, 1_000_000),
     "failed_requests": fields.integer(0, 1_000_000),
 }
-_LOGGING: dict[str, Read] = {"level": fields.log_level, "format": fields.choice("text", "json")}
-_UDP: dict[str, Read] = {
-    "enabled": fields.boolean,
-    "host": fields.ip_literal,
-    "port": fields.integer(1, 65535),
-    "window_seconds": fields.integer(30, 300),
-    "realm": lambda value, place: fields.text(value, place) if value != "" else "",
-    "state_path": fields.text,
+# By section; of two settings with one name the last is meant where that name stands in the wrong place.
+SECTIONS: dict[str, dict[str, Read]] = {
+    "metrics": {"enabled": fields.boolean, "host": fields.ip_literal, "port": fields.integer(1, 65535)},
+    "logging": {"level": fields.log_level, "format": fields.choice("text", "json")},
+    "cors": {"allowed_origin": fields.origin},
+    "knock_page": pages.KNOCK_PAGE,
+    "udp": {
+        "enabled": fields.boolean,
+        "host": fields.ip_literal,
+        "port": fields.integer(1, 65535),
+        "window_seconds": fields.integer(30, 300),
+        "realm": lambda value, place: fields.text(value, place) if value != "" else "",
+        "state_path": fields.text,
+    },
+    "whitelist": {
+        "storage_path": fields.text,
+        "store": shared.store,
+        **shared.MEMBERS,
+        "cleanup_interval_seconds": fields.integer(1, 86400),
+        "max_entries": fields.integer(1, 10_000_000),
+        "ipv6_prefix": fields.integer(48, 128),
+    },
+    "security": {
+        "always_allowed_ips": fields.network_list,
+        "excluded_paths": fields.exclusions,
+        "excluded_paths_by_host": fields.by_host(fields.exclusions),
+        "knock_rate_limit": _section(_RATE_LIMIT),
+        "deny": pages.deny,
+        "deny_by_host": fields.by_host(pages.deny),
+        "max_whitelist_entries": fields.integer(1, 10_000_000),
+    },
+    "server": {
+        "host": fields.ip_literal,
+        "port": fields.integer(1, 65535),
+        "listen": endpoint.listen,
+        "trusted_proxies": lambda value, place: _proxies(value, place),
+        "allow_loopback_clients": fields.boolean,
+        "shared_addresses": fields.network_list,
+        "max_connections": fields.integer(1, 1_000_000),
+        "fast_lane": fields.boolean,
+    },
 }
-_METRICS: dict[str, Read] = {"enabled": fields.boolean, "host": fields.ip_literal, "port": fields.integer(1, 65535)}
 _TOP: dict[str, Read] = {
-    "server": lambda value, place: section(value, place, _SERVER),
-    "whitelist": lambda value, place: section(value, place, _WHITELIST),
-    "api_keys": fields.anything,  # read last: its defaults come from the others
-    "security": lambda value, place: section(value, place, _SECURITY),
+    **{name: _section(table) for name, table in SECTIONS.items()},
     "knock_page": pages.knock_page,
-    "cors": lambda value, place: section(value, place, {"allowed_origin": fields.origin}),
-    "udp": lambda value, place: section(value, place, _UDP),
-    "logging": lambda value, place: section(value, place, _LOGGING),
-    "metrics": lambda value, place: Metrics(**section(value, place, _METRICS)),
+    "metrics": lambda value, place: Metrics(**section(value, place, SECTIONS["metrics"])),
+    "api_keys": fields.anything,  # read last: its defaults come from the others
     "documentation": lambda _, place: place.warn("it has no meaning here and may be removed"),
     "firewalld": lambda value, place: _firewalld(value, place),
 }
 _NAMES = {
-    **{name: name for name in _TOP},
     **{name: f"api_keys[].{name}" for name in keys.NAMES},
-    **{name: f"whitelist.{name}" for name in _WHITELIST},
-    **{name: f"security.{name}" for name in _SECURITY},
-    **{name: f"server.{name}" for name in _SERVER},
+    **{name: f"{section}.{name}" for section, table in SECTIONS.items() for name in table},
+    **{name: name for name in _TOP},
 }
 
 
