@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import http.client
 import json
 import os
 import resource
 import select
 import selectors
-import signal
 import socket
 import struct
 import subprocess
@@ -30,6 +28,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.printed import machine, say
+from tests.service import Knocker, free_port
 
 HOST, PROXY = "127.0.0.1", "127.0.0.1"
 KEY = "benchmark-phone-0123456789-abc"
@@ -118,7 +117,7 @@ def raise_file_limit(wanted: int) -> None:
 def report_attacks(sizes: Sizes) -> None:
     """One row for each attack, against a Knocker that has room for all who come."""
     say(f"\nserver.max_connections: {sizes.most_connections}, room for everybody")
-    with Knocker(sizes.most_connections) as knocker:
+    with TemporaryDirectory() as folder, Bulwark(Path(folder), sizes.most_connections) as knocker:
         knocker.let_in(GRANTED)
         quiet = knocker.measured(lambda: ask_steadily(knocker.port, sizes, sizes.quiet))
         table = Table(sizes, quiet, knocker.resident())
@@ -128,7 +127,7 @@ def report_attacks(sizes: Sizes) -> None:
             table.row(name, attacked(knocker, sizes, crowds))
         table.row("quiet again", knocker.measured(lambda: ask_steadily(knocker.port, sizes, sizes.quiet)))
         table.foot()
-        knocker.end()
+        knocker.terminated()
 
 
 def report_default(sizes: Sizes) -> None:
@@ -138,7 +137,7 @@ def report_default(sizes: Sizes) -> None:
         f"\nserver.max_connections: {most or 'the default, 1024'}; {sizes.crowd} strangers hold on and come back when"
         " cut off; the proxy keeps its connections, or comes anew for every request"
     )
-    with Knocker(most) as knocker:
+    with TemporaryDirectory() as folder, Bulwark(Path(folder), most) as knocker:
         knocker.let_in(GRANTED)
         half = replace(sizes, stay=sizes.stay / 2, rush=sizes.stay / 2)
         quiet = knocker.measured(lambda: ask_steadily(knocker.port, half, sizes.quiet / 2))
@@ -151,7 +150,7 @@ def report_default(sizes: Sizes) -> None:
         table.row("quiet, anew", anew)
         table.row("crowd, anew", attacked(knocker, half, ["crowd"], anew=True))
         table.foot(gone=False)
-        knocker.end()
+        knocker.terminated()
 
 
 @dataclass
@@ -234,7 +233,7 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[max(0, -int(-len(ordered) * share // 100) - 1)]
 
 
-def attacked(knocker: Knocker, sizes: Sizes, crowds: list[str], anew: bool = False) -> Outcome:
+def attacked(knocker: Bulwark, sizes: Sizes, crowds: list[str], anew: bool = False) -> Outcome:
     """The honest requests while strangers attack, and what is left of the attack afterwards."""
     told = {"port": knocker.port, "crowds": crowds, "sizes": asdict(sizes)}
     command = [sys.executable, __file__, "--strangers", json.dumps(told)]
@@ -399,100 +398,49 @@ def question(client: str) -> bytes:
 # 3. The Knocker.
 
 
-class Knocker:
-    """A real one, in a directory of its own; a context manager. `most_connections`: None leaves the default."""
+class Bulwark(Knocker):
+    """A real one; `most_connections`: None leaves the default."""
 
-    def __init__(self, most_connections: int | None) -> None:
-        self.port = free_port()
-        self._folder = TemporaryDirectory(prefix="knocker-benchmark-")
-        self._log = Path(self._folder.name) / "knocker.log"
-        self._most_connections = most_connections
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Knocker:
-        folder = Path(self._folder.name)
-        config = folder / "knocker.yaml"
-        config.touch(mode=0o600)
-        config.write_text(json.dumps(self._settings()), encoding="utf-8")
-        twistd = str(Path(sys.executable).with_name("twistd"))
-        command = [twistd, "-n", "--pidfile=", "knocker", "--config", str(config)]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)  # noqa: S603 - the command is fixed
-        end = time.monotonic() + START_DEADLINE
-        while not self._healthy():
-            if self._process.poll() is not None or time.monotonic() > end:
-                self.__exit__()
-                raise AssertionError("Knocker did not start")
-            time.sleep(0.02)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._folder.cleanup()
-
-    def _settings(self) -> dict[str, object]:
-        server: dict[str, object] = {"host": HOST, "port": self.port, "trusted_proxies": [PROXY]}
+    def __init__(self, folder: Path, most_connections: int | None) -> None:
+        server: dict[str, object] = {"trusted_proxies": [PROXY]}
         # Without it strangers on loopback are nobody, and no key of theirs would ever be looked at.
         server["allow_loopback_clients"] = True
-        if self._most_connections is not None:
-            server["max_connections"] = self._most_connections
-        return {
-            "server": server,
-            "whitelist": {"storage_path": str(Path(self._folder.name) / "whitelist.json")},
-            "api_keys": [{"name": "phone", "key": KEY, "ttl": 3600}],
-            "logging": {"format": "json"},
-        }
-
-    def _healthy(self) -> bool:
-        try:
-            return self._asked("GET", "/health", {}) == 200
-        except OSError:
-            return False
-
-    def _asked(self, method: str, path: str, headers: dict[str, str]) -> int:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
-        try:
-            connection.request(method, path, headers=headers)
-            return connection.getresponse().status
-        finally:
-            connection.close()
+        if most_connections is not None:
+            server["max_connections"] = most_connections
+        keys = [{"name": "phone", "key": KEY, "ttl": 3600}]
+        super().__init__(folder, {"server": server, "api_keys": keys, "logging": {"format": "json"}}, free_port())
 
     def let_in(self, clients: list[str]) -> None:
         """Knock for each of them."""
         for client in clients:
-            if self._asked("POST", "/knock", {"X-Forwarded-For": client, "X-Api-Key": KEY}) != 200:
+            if self.knock(client, KEY).status != 200:
                 raise AssertionError(f"the knock of {client} was refused")
 
-    def end(self) -> None:
+    def terminated(self) -> None:
         """Let it end as an admin would; what it says to the last must be no mistake of ours."""
-        assert self._process is not None  # noqa: S101 - for mypy
-        self._process.send_signal(signal.SIGTERM)
-        status = self._process.wait(START_DEADLINE)
-        log = self._log.read_text(encoding="utf-8")
-        if status != 0 or "Traceback" in log:
-            raise AssertionError(f"Knocker ended with {status}:\n{log[-3000:]}")
+        status = self.terminate()
+        if status != 0:
+            raise AssertionError(f"Knocker ended with {status}:\n{self.log[-3000:]}")
+        self.end()
 
     def measured(self, measure: Callable[[], Series]) -> Outcome:
         """A series, with what it cost Knocker."""
         self._forget_peak()
-        said, spent, begin = self._log.stat().st_size, self._processor(), time.monotonic()
+        said, spent, begin = self.log_file.stat().st_size, self._processor(), time.monotonic()
         series = measure()
         seconds, processor = time.monotonic() - begin, self._processor() - spent
         return Outcome(series, seconds, processor, self._memory("VmHWM"), self._causes(said))
 
     def _causes(self, said: int) -> Counter[str]:
         """How many lines of each cause were logged since the log had `said` bytes."""
-        with self._log.open("rb") as log:
+        with self.log_file.open("rb") as log:
             log.seek(said)
             lines = [json.loads(line) for line in log]
         return Counter(str(line.get("cause") or line["logger"]) for line in lines)
 
     @property
     def _proc(self) -> Path:
-        assert self._process is not None  # noqa: S101 - for mypy
-        return Path(f"/proc/{self._process.pid}")
+        return Path(f"/proc/{self.pid}")
 
     def _memory(self, name: str) -> float:
         lines = (self._proc / "status").read_text(encoding="ascii").splitlines()
@@ -532,14 +480,6 @@ class Knocker:
 def hexadecimal(address: str) -> str:
     """An address as /proc/net/tcp has it."""
     return format(struct.unpack("=I", socket.inet_aton(address))[0], "08X")
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # 4. The strangers, in a process of their own.

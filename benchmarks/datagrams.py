@@ -11,12 +11,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import http.client
 import json
 import os
 import random
 import selectors
-import signal
 import socket
 import statistics
 import subprocess
@@ -24,7 +22,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,6 +35,8 @@ from knocker.core.packets.native import SIZE, Knock, NotOurs, Secrets, encode
 from knocker.core.packets.reader import Reader
 from knocker.core.packets.seen import Seen
 from knocker.store.seenfile import SeenFile
+from tests.e2e.test_udp import free_udp_port
+from tests.service import Knocker, free_port
 
 HOST, STRANGER = "127.0.0.1", "127.0.0.2"
 KEY = generate(lambda count: b"b" * count)
@@ -170,7 +170,7 @@ class Answers:
 
 def report_over_a_socket(sizes: Sizes) -> None:
     """One row for each kind, between two quiet ones."""
-    with TemporaryDirectory(prefix="knocker-benchmark-") as folder, Knocker(Path(folder)) as knocker:
+    with TemporaryDirectory(prefix="knocker-benchmark-") as folder, Silent(Path(folder)) as knocker:
         knocker.let_in(GRANTED)
         rates = {kind: knocker.flooded(kind, sizes.flood) for kind in KINDS}
         say(f"\nOver a socket, {sizes.flood:g} s each at full speed; what is not read, the system dropped before")
@@ -181,16 +181,17 @@ def report_over_a_socket(sizes: Sizes) -> None:
             )
         report_accepted(knocker, sizes)
         report_verify(knocker, sizes)
+        assert knocker.terminate() == 0  # noqa: S101 - as an admin would end it
         knocker.end()
 
 
-def report_accepted(knocker: Knocker, sizes: Sizes) -> None:
+def report_accepted(knocker: Silent, sizes: Sizes) -> None:
     """Knocks of one address that are stored for good, all sent as fast as they are read."""
     seconds = knocker.accepts(sizes.accepted)
     say(f"  {'accepted, on disk':<20} {sizes.accepted / seconds:>10,.0f} a second   ({sizes.accepted:,} knocks)")
 
 
-def report_verify(knocker: Knocker, sizes: Sizes) -> None:
+def report_verify(knocker: Silent, sizes: Sizes) -> None:
     """The proxy alone, then beside each flood."""
     say(
         f"\n/verify on {sizes.askers} kept connections as fast as they are answered, {sizes.flood:g} s each; the ratio"
@@ -229,105 +230,36 @@ class Flooded:
         return (self.sent - self.dropped) / self.seconds
 
 
-@dataclass
-class Knocker:
-    """A real one, in a folder of its own; a context manager."""
+class Silent(Knocker):
+    """A real one that takes datagrams; `genuine` is a packet that it took."""
 
-    folder: Path
-    port: int = 0
-    udp_port: int = 0
-    genuine: bytes = b""
-    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-
-    def __enter__(self) -> Knocker:
-        self.port, self.udp_port = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
-        config = self.folder / "knocker.yaml"
-        config.touch(mode=0o600)
-        config.write_text(json.dumps(self._settings()), encoding="utf-8")
+    def __init__(self, folder: Path) -> None:
+        self.udp_port = free_udp_port()
+        self.genuine = b""
+        self._seen = folder / "udp-seen.log"
+        key = {"key_sha256": digest_of(KEY.encode()).hex(), "udp_secret": udp_secret(KEY).hex(), "udp": True}
+        settings = {
+            "server": {"trusted_proxies": [HOST], "allow_loopback_clients": True},
+            "api_keys": [{"name": "phone", **key, "ttl": 3600}],
+            "security": {"knock_rate_limit": {"successful_requests": 0}},
+            "udp": {"enabled": True, "host": HOST, "port": self.udp_port, "state_path": str(self._seen)},
+        }
+        super().__init__(folder, settings, free_port())
         # As of a Knocker from long ago: one that starts for the first time takes no packet for a while.
         past = SeenFile(str(self._seen), maybeDeferred)
         past.load(WINDOW * 1000, round(time.time() * 1000) - 10 * WINDOW * 1000)
         past.close()
-        twistd = str(Path(sys.executable).with_name("twistd"))
-        command = [twistd, "-n", "--pidfile=", "knocker", "--config", str(config)]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)  # noqa: S603 - the command is fixed
-        end = time.monotonic() + START_DEADLINE
-        while not self._healthy():
-            if self._process.poll() is not None or time.monotonic() > end:
-                self.__exit__()
-                raise AssertionError("Knocker did not start")
-            time.sleep(0.02)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    @property
-    def _log(self) -> Path:
-        return self.folder / "knocker.log"
-
-    @property
-    def _seen(self) -> Path:
-        return self.folder / "udp-seen.log"
-
-    def _settings(self) -> dict[str, object]:
-        return {
-            "server": {
-                "host": HOST,
-                "port": self.port,
-                "trusted_proxies": [HOST],
-                "allow_loopback_clients": True,
-            },
-            "whitelist": {"storage_path": str(self.folder / "whitelist.json")},
-            "api_keys": [
-                {
-                    "name": "phone",
-                    "key_sha256": digest_of(KEY.encode()).hex(),
-                    "udp_secret": udp_secret(KEY).hex(),
-                    "udp": True,
-                    "ttl": 3600,
-                }
-            ],
-            "security": {"knock_rate_limit": {"successful_requests": 0}},
-            "udp": {"enabled": True, "host": HOST, "port": self.udp_port, "state_path": str(self._seen)},
-        }
-
-    def _healthy(self) -> bool:
-        try:
-            return self._asked("GET", "/health", {}) == 200
-        except OSError:
-            return False
-
-    def _asked(self, method: str, path: str, headers: dict[str, str]) -> int:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
-        try:
-            connection.request(method, path, headers=headers)
-            return connection.getresponse().status
-        finally:
-            connection.close()
 
     def let_in(self, clients: list[str]) -> None:
         """Knock for each of them; and once by the packet that is replayed later."""
         for client in clients:
-            if self._asked("POST", "/knock", {"X-Forwarded-For": client, "X-Api-Key": KEY}) != 200:
+            if self.knock(client, KEY).status != 200:
                 raise AssertionError(f"the knock of {client} was refused")
         self.genuine = packet()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
             wire.bind((STRANGER, 0))
             wire.sendto(self.genuine, (HOST, self.udp_port))
-        wait_for(lambda: self._asked("GET", "/verify", {"X-Forwarded-For": STRANGER}) == 200, "a packet opens")
-
-    def end(self) -> None:
-        """Let it end as an admin would; what it says to the last must be no mistake of ours."""
-        assert self._process is not None  # noqa: S101 - for mypy
-        self._process.send_signal(signal.SIGTERM)
-        status = self._process.wait(START_DEADLINE)
-        log = self._log.read_text(encoding="utf-8")
-        if status != 0 or "Traceback" in log:
-            raise AssertionError(f"Knocker ended with {status}:\n{log[-3000:]}")
+        wait_for(lambda: self.verify(STRANGER) == 200, "a packet opens")
 
     def flooded(self, kind: str, seconds: float) -> Flooded:
         """A flood alone."""
@@ -394,14 +326,6 @@ def wait_for(condition: Callable[[], Any], what: str, pause: float = 0.005) -> N
         if time.monotonic() > end:
             raise AssertionError(f"not within {READ_DEADLINE:g} s: {what}")
         time.sleep(pause)
-
-
-def free_port(kind: socket.SocketKind) -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # 3. The flood, in a process of its own.
