@@ -271,6 +271,21 @@ class SocketKnocker(Knocker):
             connection.close()
 
 
+def ran(command: list[str], directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What became of a command that is to end by itself."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KNOCKER_")}
+    return subprocess.run(
+        command,
+        cwd=directory,
+        env=kept | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
 def twistd(*options: str) -> list[str]:
     """The command that starts Knocker."""
     return [TWISTD, "-n", "--pidfile=", "knocker", *options]

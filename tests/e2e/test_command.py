@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.e2e.conftest import ADMIN, LAPTOP, PHONE, Start, laptop, phone, settings
-from tests.service import SCRIPTS, Knocker, ask, eventually, free_port
+from tests.service import SCRIPTS, Knocker, ask, eventually, free_port, ran
 
 LONG = os.environ.get("KNOCKER_TEST_LONG") == "1"
 FAULTY = f"api_keys:\n  - {{name: phone, key: {PHONE}, ttl: abc}}\nsever: {{}}\n"
@@ -22,17 +22,7 @@ FAULTY = f"api_keys:\n  - {{name: phone, key: {PHONE}, ttl: abc}}\nsever: {{}}\n
 
 def run(directory: Path, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command, in a directory, and what became of it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("KNOCKER_")}
-    return subprocess.run(
-        [str(SCRIPTS / "knocker"), *args],
-        cwd=directory,
-        env=kept | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    return ran([str(SCRIPTS / "knocker"), *args], directory, **environment)
 
 
 @pytest.mark.parametrize("told", ["by its name", "by the environment", "by standing here"])

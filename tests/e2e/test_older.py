@@ -14,45 +14,10 @@ import pytest
 
 from tests.net import Answer
 from tests.service import Knocker, ask, free_port, replaced
+from tests.settings.test_older import OLDER
 
 ADMIN, PHONE = "4f9d2c8a71b35e60d9f8a7c6b5e4d3c2", "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
 ORIGIN = "https://webapp.example.com"
-OLDER = """
-server:
-  host: 127.0.0.1  # v1 has neither host
-  port: PORT       # nor port
-  trusted_proxies: ["127.0.0.1", "172.16.238.0/24", "fd00:dead:beef::/64"]
-cors:
-  allowed_origin: "https://webapp.example.com"
-logging:
-  level: DEBUG
-security:
-  always_allowed_ips: ["198.51.100.64/26"]
-  excluded_paths: []
-  excluded_paths_by_host:
-    "jellyfin.example.com": ["/health"]
-  max_whitelist_entries: 500
-  knock_rate_limit: {window_seconds: 60, successful_requests: 10, failed_requests: 15}
-whitelist:
-  storage_path: "/data/whitelist.json"
-  cleanup_interval_seconds: 30
-firewalld:
-  enabled: false
-  zone_name: knocker
-  monitored_ports: [{port: 443, protocol: tcp}]
-api_keys:
-  - name: "admin-key-for-remote-whitelisting"
-    key: "4f9d2c8a71b35e60d9f8a7c6b5e4d3c2"
-    max_ttl: 3600
-    allow_remote_whitelist: true
-  - name: null
-    key: "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
-    max_ttl: 14400
-    allow_remote_whitelist: false
-documentation:
-  enabled: false
-  openapi_output_path: "openapi.json"
-"""
 FLAT = {"1.2.3.4": 2000, "2001:db8::/64": 3000, "5.6.7.8": -60, "9.9.9.0/24": 1_000_000}  # seconds from now
 
 _fresh = (f"203.0.113.{number}" for number in count(1))
@@ -65,7 +30,13 @@ def _flat() -> str:
 def _older(directory: Path) -> Knocker:
     """A Knocker, not started yet, with the files of v1."""
     knocker = Knocker(directory, {}, free_port())
-    knocker.write(replaced(OLDER, {"PORT": str(knocker.port), "/data/whitelist.json": str(knocker.whitelist)}))
+    changed = {
+        "server:\n": f"server:\n  host: 127.0.0.1\n  port: {knocker.port}\n",  # v1 has neither
+        "trusted_proxies: [": 'trusted_proxies: ["127.0.0.1", ',
+        "always_allowed_ips: []": 'always_allowed_ips: ["198.51.100.64/26"]',
+        "/data/whitelist.json": str(knocker.whitelist),
+    }
+    knocker.write(replaced(OLDER, changed))
     knocker.whitelist.write_text(_flat())
     return knocker
 

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import stat
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,25 +17,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import ADMIN, LAPTOP, PHONE, Start, laptop, phone, settings
-from tests.service import SCRIPTS, Knocker, ask, eventually, free_port, twistd
+from tests.service import SCRIPTS, Knocker, ask, eventually, free_port, ran, twistd
 
 LONG = os.environ.get("KNOCKER_TEST_LONG") == "1"
 CLIENT, OTHER = "203.0.113.7", "203.0.113.8"
-
-
-def _run(command: list[str], directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command that is to end by itself."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("KNOCKER_")}
-    return subprocess.run(
-        command,
-        cwd=directory,
-        env=kept | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
 
 
 # --- Starting --------------------------------------------------------------------------------------------------------
@@ -77,7 +61,7 @@ def test_a_faulty_configuration_ends_the_start_with_a_line_for_each_fault(tmp_pa
     file.write_text(FAULTY)
     file.chmod(0o600)
     command = twistd("--config", "knocker.yaml") if starter == "twistd" else [str(SCRIPTS / "twist"), "knocker"]
-    ended = _run(command, tmp_path)
+    ended = ran(command, tmp_path)
     assert ended.returncode == 1
     assert ended.stdout == ""
     _assert_faults(ended.stderr.splitlines(), "knocker.yaml: ")
@@ -90,7 +74,7 @@ NO_SETTINGS = [None, "", "api_keys: [", "[]", "api_keys: []", "server: {}", "\x0
 def test_a_file_that_holds_no_settings_is_one_line(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "knocker.yaml").write_text(text)
-    ended = _run(twistd(), tmp_path)
+    ended = ran(twistd(), tmp_path)
     assert ended.returncode == 1
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
@@ -125,7 +109,7 @@ def test_a_busy_port_ends_the_start(make: Start) -> None:
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", knocker.port))
         busy.listen()
-        ended = _run(knocker.command, knocker.directory)
+        ended = ran(knocker.command, knocker.directory)
     assert ended.returncode == 1
     lines = [line for line in ended.stderr.splitlines() if line]
     assert len(lines) == 1
@@ -142,7 +126,7 @@ def test_a_second_instance_on_the_same_whitelist_does_not_start(start: Start, tm
     folder = tmp_path / "second"
     folder.mkdir()
     second = Knocker(folder, {**settings(), "whitelist": {"storage_path": str(first.whitelist)}}, free_port())
-    ended = _run(second.command, folder)
+    ended = ran(second.command, folder)
     assert ended.returncode == 1
     lines = [line for line in ended.stderr.splitlines() if line]
     assert len(lines) == 1
@@ -157,7 +141,7 @@ def test_a_second_instance_on_the_same_whitelist_does_not_start(start: Start, tm
 
 def test_a_whitelist_in_a_directory_that_is_not_there_ends_the_start(make: Start, tmp_path: Path) -> None:
     knocker = make({**settings(), "whitelist": {"storage_path": str(tmp_path / "no" / "whitelist.json")}})
-    ended = _run(knocker.command, tmp_path)
+    ended = ran(knocker.command, tmp_path)
     assert ended.returncode == 1
     assert len(ended.stderr.splitlines()) == 1
     assert str(tmp_path / "no") in ended.stderr
