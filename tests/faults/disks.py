@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.needs import found
-from tests.refused import refused
+from tests.refused import held, refused
 
 _SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN of linux/fs.h
 
@@ -54,12 +54,7 @@ class Mounts:
     def __enter__(self) -> Self:
         # A cat reads until our end of its input is closed, by whatever closes it.
         command = ["unshare", "--mount", "sh", "-c", "echo && exec cat"]
-        pipe = subprocess.PIPE
-        self._holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
-        assert self._holder.stdout is not None
-        if not self._holder.stdout.readline():
-            _, why = self._holder.communicate()
-            refused("a loop mount", why.decode())
+        self._holder = held(command, "a loop mount")
         return self
 
     def __exit__(

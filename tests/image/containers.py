@@ -16,7 +16,7 @@ from typing import Self
 
 from tests.needs import PATH, need
 from tests.net import Bench
-from tests.refused import refused
+from tests.refused import held, refused
 from tests.service import SCRIPTS
 
 _NEEDED = (
@@ -96,12 +96,7 @@ class Containers:
 
     def _hold(self) -> None:
         command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", _HOLDING]
-        pipe = subprocess.PIPE
-        self._holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
-        assert self._holder.stdout is not None
-        if not self._holder.stdout.readline():
-            _, why = self._holder.communicate()
-            refused("namespaces for containers", why.decode())
+        self._holder = held(command, "namespaces for containers")
         outer = self._holder.pid
         self._inside = int(Path(f"/proc/{outer}/task/{outer}/children").read_text())
 

@@ -50,29 +50,6 @@ def test_only_api_keys_is_required_and_the_rest_has_the_promised_defaults() -> N
     assert isinstance(security, Security)
 
 
-def test_the_defaults_may_be_written_out() -> None:
-    text = f"""
-server: {{host: "0.0.0.0", port: 8000, listen: null, trusted_proxies: [], allow_loopback_clients: false,
-  shared_addresses: [], max_connections: 1024, fast_lane: true}}
-whitelist: {{storage_path: whitelist.json, store: null, cleanup_interval_seconds: 60, max_entries: 10000,
-  ipv6_prefix: 128}}
-api_keys:
-  - {{name: key-1, key: "{KEY}", ttl: 60, max_ttl: 60, allow_remote_whitelist: false, hosts: null, max_addresses: null,
-     expires: null, udp: false, ipv6_prefix: 128, key_file: null}}
-security: {{always_allowed_ips: [], excluded_paths: [], excluded_paths_by_host: {{}}, deny: {{status: 401, page: none}},
-  deny_by_host: {{}}}}
-knock_page: {{url: null, also: [], return_to: []}}
-cors: {{allowed_origin: "*"}}
-udp: {{enabled: false, host: "::", port: 62201, window_seconds: 120, realm: "", state_path: udp-seen.log}}
-logging: {{level: info, format: text}}
-metrics: {{enabled: false, host: 127.0.0.1, port: 9090}}
-"""
-    written, left_out = read(text), read(GOOD)
-    assert written.keys == left_out.keys
-    assert written.storage == left_out.storage
-    assert written.warnings == ()
-
-
 def test_a_file_that_says_everything_is_read() -> None:
     settings = read(f"""
 server:
@@ -146,11 +123,6 @@ api_keys:
   - {{name: a, key: {KEY}, ttl: 60}}
 """)
     assert [fault.partition(": ")[0] for fault in faults] == ["api_keys[0].ttl", "api_keys[1].name", "api_keys[1].key"]
-
-
-def test_the_fault_of_the_manual_reads_as_the_manual_says() -> None:
-    fault = "api_keys[0].ttl: expected a positive integer, got 'abc'"
-    assert faults_of(f"api_keys: [{{key: {KEY}, ttl: abc}}]") == [fault]
 
 
 @pytest.mark.parametrize(
