@@ -178,10 +178,10 @@ class SeenFile:
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def _text(self) -> bytes:
-        live = self.seen.live()
+        self.seen.prune()
         self._marked = self.seen.mark
         head = f"{_HEAD} {self.seen.mark} {self.seen.fence}"
-        return "".join((_checked(head), *map(_line, live))).encode()
+        return "".join((_checked(head), *map(_line, self.seen))).encode()
 
 
 def _line(sighting: Sighting) -> str:

@@ -207,7 +207,7 @@ def filled(shelf: Shelf, count: int = 4) -> bytes:
 
 
 def known(file: SeenFile) -> list[int]:
-    return sorted(int.from_bytes(sighting.nonce, "big") for sighting in file.seen.live())
+    return sorted(int.from_bytes(sighting.nonce, "big") for sighting in file.seen)
 
 
 def complete(data: bytes) -> int:

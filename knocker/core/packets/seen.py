@@ -6,7 +6,7 @@ the highest time that this server ever saw. So what was forgotten stays refused,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from knocker.core.packets.native import NotOurs
@@ -45,6 +45,10 @@ class Seen:
     def __len__(self) -> int:
         return len(self._sightings)
 
+    def __iter__(self) -> Iterator[Sighting]:
+        """All that is remembered."""
+        return iter(self._sightings.values())
+
     def is_behind(self, now: int) -> bool:
         """Whether our clock went so far back that no packet of today can be taken."""
         return now < self.mark - self.window
@@ -62,7 +66,7 @@ class Seen:
             raise NotOurs("replay")
         # Looked through now and then, so that it costs little even where there are very many.
         if len(self._sightings) >= _FEW and self.mark - self._pruned >= self.window // 2:
-            self.live()
+            self.prune()
         if len(self._sightings) >= MOST:
             raise NotOurs("full")
         sighting = Sighting(now, made, owner, nonce)
@@ -73,9 +77,8 @@ class Seen:
         """It could not be stored, so nothing came of it: its next copy may try again."""
         self._sightings.pop((sighting.owner, sighting.nonce), None)
 
-    def live(self) -> list[Sighting]:
-        """Those that must still be remembered; the others are forgotten now."""
+    def prune(self) -> None:
+        """Forget what is too old to be taken, and refuse it from now on."""
         self._pruned = self.mark
         self.fence = max(self.fence, self.mark - self.window)  # also should the window grow
         self._sightings = {place: known for place, known in self._sightings.items() if known.made >= self.fence}
-        return list(self._sightings.values())
