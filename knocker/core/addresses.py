@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
-_MAPPED = 0xFFFF  # the upper 96 bits of ::ffff:0:0/96, RFC 4291 2.5.5.2
+MAPPED = 0xFFFF  # the upper 96 bits of ::ffff:0:0/96, RFC 4291 2.5.5.2
 
 
 class Extent(Protocol):
@@ -92,7 +92,7 @@ class Network:
         prefix = int(tail)
         if ":" in head:
             value, bits = _ipv6(head), 128
-            if value >> 32 == _MAPPED and 96 <= prefix <= 128:
+            if value >> 32 == MAPPED and 96 <= prefix <= 128:
                 value, bits, prefix = value & 0xFFFFFFFF, 32, prefix - 96
         else:
             address = Address.parse(head)
@@ -137,7 +137,7 @@ def _ipv6(text: str) -> int:
 
 
 def _unmapped(value: int) -> Address:
-    return Address(32, value & 0xFFFFFFFF) if value >> 32 == _MAPPED else Address(128, value)
+    return Address(32, value & 0xFFFFFFFF) if value >> 32 == MAPPED else Address(128, value)
 
 
 def _masked(bits: int, value: int, prefix: int) -> int:
@@ -283,10 +283,11 @@ LOOPBACK = networks("127.0.0.0/8", "::1")
 LINK_LOCAL = networks("169.254.0.0/16", "fe80::/10")
 # Nobody can be asking from these: RFC 1122 3.2.1.3, RFC 4291 2.5.2 and 2.7, RFC 919.
 NOBODY = networks("0.0.0.0", "::", "224.0.0.0/4", "ff00::/8", "255.255.255.255")  # noqa: S104
+ALL_MAPPED = Network(128, MAPPED << 32, 96)
 # IPv6 that stands for chosen IPv4 addresses: mapped, NAT64 (RFC 6052, 8215), 6to4, Teredo, compatible.
 EMBEDDING = Networks(
     (
-        Network(128, 0xFFFF << 32, 96),
+        ALL_MAPPED,
         *networks("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96").members,
     )
 )

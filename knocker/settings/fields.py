@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Any
 
-from knocker.core.addresses import Address, Network, Networks
+from knocker.core.addresses import ALL_MAPPED, Address, Network, Networks
 from knocker.core.hosts import Scope, parse_name
 from knocker.core.paths import Exclusion
 from knocker.settings.place import Place, Read
@@ -174,7 +174,7 @@ def network(value: Any, place: Place) -> Network | None:
     except ValueError:
         place.expected("an IP address or a network such as 192.168.1.0/24", value)
         return None
-    if found.prefix == 0 or found.overlaps(Network(128, 0xFFFF << 32, 96)):
+    if found.prefix == 0 or found.overlaps(ALL_MAPPED):
         place.fault(f"{value} covers everybody")
     elif not found.single and not _spelt_out(value, found):
         place.warn(f"{value} has host bits set and is read as {found}")

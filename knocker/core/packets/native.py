@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from knocker.core.addresses import Network
+from knocker.core.addresses import MAPPED, Network
 
 SIZE = 80  # bytes
 SLOT = 120  # seconds for which a key has the same hint
@@ -28,7 +28,6 @@ _VERSION = 1
 _ADDR, _BIND, _REVOKE = 1, 2, 4
 _BODY = struct.Struct(">BBBBIQ16s8s")
 _NO_ADDRESS, NO_SCOPE = bytes(16), bytes(8)
-_MAPPED = 0xFFFF << 32  # ::ffff:0:0/96, in which IPv4 is written
 
 
 class NotOurs(Exception):
@@ -130,8 +129,8 @@ def _check_sense(network: Network | None, bound: bool, revoke: bool, ttl: int, s
 def _written(network: Network | None) -> tuple[int, bytes]:
     if network is None:
         return 0, _NO_ADDRESS
-    mapped, shift = (_MAPPED, 96) if network.bits == 32 else (0, 0)
-    if network.bits == 128 and network.base >> 32 == 0xFFFF:
+    mapped, shift = (MAPPED << 32, 96) if network.bits == 32 else (0, 0)
+    if network.bits == 128 and network.base >> 32 == MAPPED:
         raise ValueError("a mapped address, which is IPv4")
     return network.prefix + shift, (network.base | mapped).to_bytes(16, "big")
 
@@ -144,7 +143,7 @@ def _read(prefix: int, address: bytes, named: bool) -> Network | None:
     value = int.from_bytes(address, "big")
     if prefix > 128 or value & ((1 << (128 - prefix)) - 1):
         raise ValueError("a prefix length beyond the address, or host bits")
-    if value >> 32 == 0xFFFF:
+    if value >> 32 == MAPPED:
         if prefix < 96:
             raise ValueError("more than all of IPv4")
         return Network(32, value & 0xFFFFFFFF, prefix - 96)
