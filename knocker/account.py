@@ -51,10 +51,10 @@ def read_url(text: str) -> Where:
     if not text.isprintable() or re.search(r"[\s\\]", text):
         raise ValueError("an address has no spaces, backslashes or control characters")
     if "?" in text or "#" in text:
-        raise ValueError("the address of a gate has no query and no fragment")
+        raise ValueError("an address here has no query and no fragment")
     parts = urlsplit(text)
     if "@" in parts.netloc:
-        raise ValueError("the address of a gate has no user or password")
+        raise ValueError("an address here has no user or password")
     if not parts.path.isascii():
         raise ValueError("the path of an address is ASCII; write other characters as %XX")
     secure = parts.scheme == "https"

@@ -94,8 +94,8 @@ class Knocker(Service):
             # Only here, since a household never needs it.
             from knocker.store.redis.shared import SharedStore
         except ModuleNotFoundError as error:
-            package = "pip install 'knocker-gate[redis]'"
-            give_up([f"whitelist.store needs packages that are not installed ({error.name}): {package}"])
+            how = "pip install '.[redis]' in a checkout of Knocker"
+            give_up([f"whitelist.store needs packages that are not installed ({error.name}): {how}"])
         return SharedStore(
             storage.shared,
             self.whitelist,

@@ -235,7 +235,7 @@ def test_what_a_udp_knock_needs_may_stand_in_the_file(desk: Desk) -> None:
         pytest.param(KEY, "expected a mapping", id="a key alone"),
         pytest.param(f"- {KEY}", "expected a mapping", id="a list"),
         pytest.param(f"{{url: ['{KEY}']", "not valid YAML", id="not YAML"),
-        pytest.param(f"url: https://{KEY}@a.example\nkey: x", "url: the address of a gate has no user", id="a user"),
+        pytest.param(f"url: https://{KEY}@a.example\nkey: x", "url: an address here has no user", id="a user"),
         pytest.param(f"url: [{KEY}]\nkey: x", "url: an address begins", id="a list for an address"),
         pytest.param("url: https://a.example\nkey: 12345678901234567890", "put it in quotes", id="a number"),
         pytest.param(f"url: https://a.example\nkey: '{KEY} '", "space", id="a space at the end"),

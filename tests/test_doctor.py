@@ -157,6 +157,13 @@ def test_a_redirect_of_the_app_to_a_visitor_who_is_let_in_is_no_fault() -> None:
     assert "refusals" in said(evidence(probes=inside), "unsure")
 
 
+def test_a_path_that_is_open_to_everybody_says_nothing_of_refusals() -> None:
+    inside = {name: Probe(PATH, Reply(200), [question(allowed=True, cause="excluded_path")]) for name in NAMES}
+    found = evidence(probes=inside, front=Reply(200))
+    assert not said(found, "fault", "advice")
+    assert "excluded_paths" in said(found, "unsure")["refusals"]
+
+
 def test_what_cannot_be_known_is_said_as_that() -> None:
     found = evidence(skew=None, families={"IPv4": probes()["control"], "IPv6": None})
     assert set(said(found, "unsure")) == {"clock", "families"}

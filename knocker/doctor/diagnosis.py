@@ -188,6 +188,13 @@ def _of_refusal(evidence: Evidence, asked: Question, proxy: str) -> Iterator[Fin
             "this machine is let in, so nothing can be said of how the proxy refuses",
             "run doctor once from a machine that is not let in, e.g. over a phone's network",
         )
+    elif asked["cause"] == "excluded_path":
+        yield Finding(
+            UNSURE,
+            "refusals",
+            "this path is open to everybody by security.excluded_paths, so nothing can be said of how it refuses",
+            "run doctor once more with an address that is not open to all",
+        )
     elif not asked["allowed"] and 200 <= reply.status < 300:
         yield Finding(
             FAULT,

@@ -338,4 +338,4 @@ def test_without_the_packages_a_start_says_which_are_missing(tmp_path: Path) -> 
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith("(txredisapi): pip install 'knocker-gate[redis]'")
+    assert done.stderr.splitlines()[-1].endswith("(txredisapi): pip install '.[redis]' in a checkout of Knocker")
