@@ -133,7 +133,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for why, several in groupby(sorted(skipped, key=_why), _why):
         names = [report.nodeid for report in several]
         files = {name.partition("::")[0] for name in names}
-        terminalreporter.write_line(f"not run: {len(names)} tests of {', '.join(sorted(files))}: {why}")
+        terminalreporter.write_line(f"not run: {len(names)} tests, {why}: {', '.join(sorted(files))}")
     seconds: dict[str, float] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
