@@ -14,8 +14,7 @@ from typing import Self
 _FOLDER = files("knocker.listen") / "page"
 _TYPES = {
     "page.css": b"text/css; charset=utf-8",
-    "page.js": b"text/javascript; charset=utf-8",
-    "words.js": b"text/javascript; charset=utf-8",
+    **dict.fromkeys(("asking.js", "back.js", "memory.js", "page.js", "words.js"), b"text/javascript; charset=utf-8"),
     "icon.svg": b"image/svg+xml",
     "icon-192.png": b"image/png",
     "icon-512.png": b"image/png",

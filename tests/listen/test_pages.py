@@ -17,6 +17,7 @@ from tests.conftest import Errors
 from tests.wire import SETTINGS, Answer, World
 
 STRANGER = "198.51.100.9"
+SCRIPTS = {name: content.decode() for name, (_, content) in FILES.items() if name.endswith(".js")}
 EXPLAINS = (
     SETTINGS.replace("security: {", "security: {deny: {page: knock}, deny_by_host: {quiet.example.com: {page: none}}, ")
     + "knock_page: {url: 'https://Knock.example.com:443/', also: ['https://v4.knock.example.com:8443'],"
@@ -184,8 +185,8 @@ def test_what_the_page_loads_is_there_and_named(world: World) -> None:
     got = world.ask("/", headers=[("X-Forwarded-Host", "knock.example.com")])
     wanted = set(re.findall(r'(?:href|src)="page/([^"]+)"', got.body.decode()))
     icons = {icon["src"] for icon in json.loads(FILES["manifest.webmanifest"][1])["icons"]}
-    imported = set(re.findall(rb'from "\./([^"]+)"', FILES["page.js"][1]))
-    assert wanted | icons | {name.decode() for name in imported} == set(FILES)
+    imported = {name for script in SCRIPTS.values() for name in re.findall(r'from "\./([^"]+)"', script)}
+    assert wanted | icons | imported == set(FILES)
     for name, (content_type, content) in FILES.items():
         file = world.ask(f"/page/{name}", headers=[("X-Forwarded-Host", "knock.example.com")])
         assert (file.status, file.body, file.headers["content-type"]) == (200, content, content_type.decode())
@@ -228,12 +229,13 @@ def test_every_language_says_all(world: World) -> None:
     }
     assert set(names) == {"en", "de"}
     assert names["en"] == names["de"]
-    used = set(re.findall(r'"(\w+)"', FILES["page.js"][1].decode()))
+    others = "".join(text for name, text in SCRIPTS.items() if name != "words.js")
+    used = set(re.findall(r'"(\w+)"', others))
     used |= set(
         re.findall(
             r'data-text="(\w+)"', world.ask("/", headers=[("X-Forwarded-Host", "knock.example.com")]).body.decode()
         )
     )
     assert set(names["en"]) <= used, "a word that nothing says"
-    said = set(re.findall(r'word\("(\w+)"', FILES["page.js"][1].decode()))
+    said = set(re.findall(r'word\("(\w+)"', others))
     assert said <= set(names["en"])

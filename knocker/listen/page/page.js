@@ -1,19 +1,16 @@
 // The knock page. The key is kept in this tab, and in this browser only when asked; it goes to the names in `settings`
 // and nowhere else, which the page's Content-Security-Policy holds it to.
 
-import {words} from "./words.js";
+import {Refused, ask} from "./asking.js";
+import {offerWayBack} from "./back.js";
+import {keep, kept} from "./memory.js";
+import {language, word} from "./words.js";
 
 const MOST_SHOWN = 200; // grants that are listed at once; a search finds the others
-const PATIENCE = 15000; // milliseconds for one answer
 const STRAGGLERS = 2500; // milliseconds that others have once one gate has opened
 
 const settings = JSON.parse(document.querySelector("meta[name=knocker]").content);
 const at = (id) => document.getElementById(id);
-const language = (navigator.languages ?? []).map((name) => name.toLowerCase().split("-")[0]).find((name) => name in words) ?? "en";
-
-function word(name, ...values) {
-  return words[language][name].replace(/\{(\d)\}/g, (_, place) => values[place]);
-}
 
 function make(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -25,26 +22,6 @@ function make(tag, attributes = {}, ...children) {
 function say(text, bad = false) {
   at("said").textContent = text;
   at("said").classList.toggle("bad", bad);
-}
-
-// What this tab, and perhaps this browser, remembers; where a browser keeps nothing, this page alone does.
-
-const memory = new Map();
-
-function kept(area, name) {
-  try {
-    return window[area].getItem(name);
-  } catch {
-    return memory.get(area + name) ?? null;
-  }
-}
-
-function keep(area, name, value) {
-  try {
-    value === null ? window[area].removeItem(name) : window[area].setItem(name, value);
-  } catch {
-    value === null ? memory.delete(area + name) : memory.set(area + name, value);
-  }
 }
 
 function keptEntries() {
@@ -61,45 +38,6 @@ let entries = keptEntries(); // what is open for this device: {entry, seconds, u
 let grants = []; // what the gate lists
 let isAdmin = false;
 let life = 0; // each key that is forgotten ends one; what was asked before then is not shown
-
-// Asking the gates.
-
-class Refused extends Error {
-  constructor(text, {status = 0, wait = 0, isClosed = false} = {}) {
-    super(text);
-    Object.assign(this, {status, wait, isClosed});
-  }
-}
-
-function refusal(status, error, wait) {
-  const told = {
-    401: "badKey", 403: "mayNot", 429: "wait",
-    503: /full/.test(error) ? "full" : /^Closed/.test(error) ? "closedNotStored" : "notStored",
-    400: [[/^Could not|^Forwarded/, "noClient"], [/too broad/, "tooBroad"], [/^Invalid IP/, "badAddress"]].find(([text]) => text.test(error))?.[1],
-  }[status];
-  return new Refused(told ? word(told, wait) : word("strange", status), {
-    status, wait: status === 429 ? wait : 0, isClosed: told === "closedNotStored",
-  });
-}
-
-async function ask(secret, origin, path, method, body) {
-  if (/[^\x21-\x7e]/.test(secret)) throw new Refused(word("badKeyText"));
-  const limit = new AbortController();
-  const timer = setTimeout(() => limit.abort(), PATIENCE);
-  const headers = {"X-Api-Key": secret, ...(body && {"Content-Type": "application/json"})};
-  const options = {method, headers, signal: limit.signal, credentials: "omit", cache: "no-store", redirect: "error"};
-  let answer, found;
-  try {
-    answer = await fetch(origin + path, body ? {...options, body: JSON.stringify(body)} : options);
-    found = answer.status === 204 ? {} : await answer.json();
-  } catch {
-    throw new Refused(answer ? word("strange", answer.status) : word("away")); // an answer that is no Knocker's
-  } finally {
-    clearTimeout(timer);
-  }
-  if (!answer.ok) throw refusal(answer.status, String(found?.error ?? ""), Number(answer.headers.get("Retry-After")) || 60);
-  return found;
-}
 
 // This page's own origin, and those that see the other address family; these answer the page at its own address alone.
 const also = !settings.origin || settings.origin === location.origin ? settings.also : [];
@@ -141,7 +79,7 @@ async function knock(secret, remember) {
     return;
   }
   say(failed.map(([, host]) => word("notThere", host)).join(" "));
-  await offerWayBack();
+  await offerWayBack(settings.return_to, at("back"));
   at("open-title").focus();
   await list();
 }
@@ -288,30 +226,6 @@ function clock(milliseconds) {
   return new Intl.DateTimeFormat(navigator.language, style).format(milliseconds);
 }
 
-// The way back to the page that was refused: offered, never taken, and only to https and to names that the admin chose.
-
-async function offerWayBack() {
-  if (!back || back.protocol !== "https:" || back.username || back.password || !(await isChosen(back.hostname))) return;
-  const link = at("back");
-  link.href = back.href;
-  link.textContent = word("back", back.host);
-  link.hidden = false;
-}
-
-async function isChosen(host) {
-  if (!crypto.subtle) return false;
-  const labels = host.split(".");
-  const patterns = [host, ...labels.map((_, place) => `*.${labels.slice(place + 1).join(".")}`).slice(0, -1)];
-  const marks = await Promise.all(patterns.map(mark));
-  return marks.some((found) => settings.return_to.includes(found));
-}
-
-async function mark(pattern) {
-  // The admin's names are told as digests, so that they do not stand here for everybody to read.
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(`knocker return_to ${pattern}`));
-  return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 // The list of grants: the own ones, and with an admin's key everybody's. It is also the last word on what is open.
 
 async function list() {
@@ -426,13 +340,6 @@ document.title = word("title");
 for (const part of document.querySelectorAll("[data-text]")) part.textContent = word(part.dataset.text);
 for (const id of ["open-title", "grants-title"]) at(id).tabIndex = -1;
 
-let back = null;
-try {
-  const [, text] = /^#back=(.+)$/.exec(location.hash) ?? [];
-  if (text) back = new URL(decodeURIComponent(text));
-} catch {
-  // no address
-}
 const knocksAtOnce = location.hash === "#knock" && isRemembered() && settings.may_knock;
 history.replaceState(null, "", location.pathname); // what was refused is nobody's history, and a reload knocks at no door
 
@@ -442,6 +349,6 @@ show();
 if (!isSecureContext) say(word("insecure"), true);
 if (knocksAtOnce) knock(key, true);
 else if (key) {
-  if (entries.length) offerWayBack();
+  if (entries.length) offerWayBack(settings.return_to, at("back"));
   list();
 }

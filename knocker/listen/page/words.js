@@ -1,6 +1,6 @@
 // What the page says. Another language is another member with the same names; {0} and {1} are filled in.
 
-export const words = {
+const words = {
   en: {
     title: "Knock",
     key: "Key",
@@ -98,3 +98,9 @@ export const words = {
     strange: "Der Server antwortete mit {0}. Im Log des Admins steht vielleicht, warum.",
   },
 };
+
+export const language = (navigator.languages ?? []).map((name) => name.toLowerCase().split("-")[0]).find((name) => name in words) ?? "en";
+
+export function word(name, ...values) {
+  return words[language][name].replace(/\{(\d)\}/g, (_, place) => values[place]);
+}
