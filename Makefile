@@ -46,20 +46,25 @@ format: $(VENV)/.test-ready
 	$(BIN)/ruff format -q
 
 clean:
+	rm -f $(VENV)/pyvenv.cfg $(VENV)/.demo-ready $(VENV)/.test-ready
 	rm -rf $(VENV) .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-$(BIN)/python:
+# Without pyvenv.cfg pip would install into the system: what is half there is made anew.
+export PIP_REQUIRE_VIRTUALENV = 1
+OFFLINE = { echo "pip could not install: is the network up? Packages come from PyPI, once" >&2; exit 1; }
+
+$(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Knocker needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "creating $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv --clear $(VENV)
 
-$(VENV)/.demo-ready: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.demo-ready: setup.cfg pyproject.toml | $(VENV)/pyvenv.cfg
 	@echo "installing Knocker and Caddy into $(VENV)"
-	@$(BIN)/pip install -q --disable-pip-version-check -e '.[demo]'
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[demo]' || $(OFFLINE)
 	@touch $@
 
-$(VENV)/.test-ready: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.test-ready: setup.cfg pyproject.toml | $(VENV)/pyvenv.cfg
 	@echo "installing Knocker and its test tools into $(VENV)"
-	@$(BIN)/pip install -q --disable-pip-version-check -e '.[demo,test]'
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[demo,test]' || $(OFFLINE)
 	@touch $@

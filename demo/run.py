@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -10,18 +11,34 @@ import subprocess
 import sys
 import sysconfig
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from knocker.cli import owner
+from knocker.core.addresses import Address
 from knocker.core.keys import generate
+from knocker.faults import Failed
 from knocker.settings import Faulty, Settings, load
 
 HERE = Path(__file__).resolve().parent
 CONFIG = Path(os.environ.get("CONFIG", "knocker.yaml"))
 DEMO_DIR = Path(".demo").resolve()
-PAGE_PORT = int(os.environ.get("PAGE_PORT", "8080"))
-KNOCK_PORT = int(os.environ.get("KNOCK_PORT", "8081"))
-KNOCKER_PORT = int(os.environ.get("KNOCKER_PORT", "8000"))
+
+
+def chosen_port(name: str, standard: int) -> int:
+    """The port of an environment variable; anything else than a port ends us."""
+    text = os.environ.get(name) or str(standard)
+    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        sys.exit(f"{name}={text}: a port is a number from 1 to 65535")
+    return int(text)
+
+
+PAGE_PORT = chosen_port("PAGE_PORT", 8080)
+KNOCK_PORT = chosen_port("KNOCK_PORT", 8081)
+KNOCKER_PORT = chosen_port("KNOCKER_PORT", 8000)
+HOST = Address.parse("127.0.0.1")
+ASIDE = "make run CONFIG=.demo/knocker.yaml"
 MADE_HERE = "# Made by `make run`, to try Knocker on one machine. For real use start from knocker.example.yaml."
 
 NEW_CONFIG = """\
@@ -51,11 +68,19 @@ def main() -> int:
     except Faulty as faulty:
         print(*faulty.faults, sep="\n", file=sys.stderr)
         return 1
+    if not is_for_here(settings):
+        print(f"{CONFIG} lets nobody in from this machine; to try Knocker aside from it: {ASIDE}", file=sys.stderr)
+        return 1
+    ports = (settings.server.port, PAGE_PORT, KNOCK_PORT)
+    if len(set(ports)) < len(ports):
+        print(f"Knocker, the page and the knock page need a port each, not {ports}", file=sys.stderr)
+        return 1
     busy = [port for port in (settings.server.port, PAGE_PORT, KNOCK_PORT) if is_busy(port)]
     if busy:
         complain_of(busy, settings)
         return 1
-    signal.signal(signal.SIGTERM, interrupt)
+    for polite in (signal.SIGTERM, signal.SIGHUP):  # the latter where the terminal is closed
+        signal.signal(polite, interrupt)
     children: list[subprocess.Popen[bytes]] = []
     try:
         children.append(start("knocker", "twistd", "-n", "--pidfile=", "knocker", "--config", str(CONFIG)))
@@ -89,6 +114,11 @@ def write_config() -> None:
     print(f"wrote {CONFIG} with a fresh key")
 
 
+def is_for_here(settings: Settings) -> bool:
+    """Whether somebody on this machine can be let in, through a proxy on it."""
+    return settings.server.allow_loopback_clients and HOST in settings.server.trusted_proxies
+
+
 def is_busy(port: int) -> bool:
     """Whether something on this machine listens there."""
     with socket.socket() as probe:
@@ -109,6 +139,9 @@ def complain_of(busy: list[int], settings: Settings) -> None:
     }
     for port in busy:
         print(f"port {port} is in use: stop what uses it, or choose another: {ways[port]}", file=sys.stderr)
+    with suppress(Failed):
+        pid = owner(settings.storage.storage_path)
+        print(f"process {pid} is a Knocker with these settings, perhaps of an earlier `make run`", file=sys.stderr)
 
 
 def start(name: str, program: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -120,6 +153,8 @@ def start(name: str, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         KNOCKER_PORT=str(load(str(CONFIG)).server.port),
         PAGE_DIR=str(HERE / "page"),
         DEMO_DIR=str(DEMO_DIR),
+        XDG_CONFIG_HOME=str(DEMO_DIR),
+        XDG_DATA_HOME=str(DEMO_DIR),
     )
     with open(DEMO_DIR / f"{name}.log", "wb") as log:
         return subprocess.Popen(
@@ -160,7 +195,7 @@ def show(settings: Settings) -> None:
     print(f"""
 Knocker is running, with Caddy in front of a page that only those see who knocked. Try, in another terminal:
 
-  curl -i {page}                # 401: a stranger
+  curl -i {page}                # 401: a stranger, unless the last knock still counts
   curl -i -H "X-Api-Key: {key}" {knock}
   curl -i {page}                # 200: let in, for {settings.keys[0].ttl} seconds
 
@@ -168,8 +203,6 @@ Or with a browser: open {knock.removesuffix("knock")}, enter the key {key} and k
 
 Logs: {DEMO_DIR}/knocker.log and caddy.log. Settings: {CONFIG}. Ctrl-C ends both.
 """)
-    if not settings.server.allow_loopback_clients:
-        print(f"{CONFIG} does not set server.allow_loopback_clients, so nobody on this machine can be let in.\n")
     sys.stdout.flush()
 
 

@@ -27,13 +27,13 @@ class Demo:
         self.output = folder / "output"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, **environment: str) -> subprocess.Popen[bytes]:
         ports = {"PAGE_PORT": self.page, "KNOCK_PORT": self.knock, "KNOCKER_PORT": self.knocker}
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, str(DEMO)],
                 cwd=self.folder,
-                env={**os.environ, **{name: str(port) for name, port in ports.items()}},
+                env={**os.environ, **{name: str(port) for name, port in ports.items()}, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -113,3 +113,56 @@ def test_when_one_of_the_two_ends_the_other_ends_too_and_the_log_is_shown(demo: 
     assert demo.process.wait(20) == 1
     assert "knocker ended" in demo.said()
     assert not any(connects(port) for port in (demo.page, demo.knock, demo.knocker))
+
+
+def test_a_closed_terminal_ends_all_of_it(demo: Demo) -> None:
+    demo.start()
+    eventually(lambda: "Ctrl-C" in demo.said(), "the demo says what to try", 30)
+    assert demo.process is not None
+    demo.process.send_signal(signal.SIGHUP)
+    assert demo.process.wait(20) == 0
+    assert not any(connects(port) for port in (demo.page, demo.knock, demo.knocker))
+
+
+def test_a_second_run_is_told_of_the_first(demo: Demo) -> None:
+    demo.start()
+    eventually(lambda: "Ctrl-C" in demo.said(), "the demo says what to try", 30)
+    assert demo.process is not None
+    children = Path(f"/proc/{demo.process.pid}/task/{demo.process.pid}/children").read_text().split()
+    second = Demo(demo.folder)
+    second.page, second.knock, second.knocker = demo.page, demo.knock, demo.knocker
+    assert second.start().wait(20) == 1
+    assert f"process {children[0]} is a Knocker with these settings" in second.said()
+    assert len(re.findall(r"port \d+ is in use", second.said())) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("PAGE_PORT", "abc", "PAGE_PORT=abc: a port is a number from 1 to 65535"),
+        ("KNOCK_PORT", "80800", "KNOCK_PORT=80800: a port is a number from 1 to 65535"),
+        ("PAGE_PORT", "0", "PAGE_PORT=0: a port is a number from 1 to 65535"),
+    ],
+)
+def test_what_is_no_port_is_said_so(demo: Demo, name: str, text: str, said: str) -> None:
+    assert demo.start(**{name: text}).wait(20) == 1
+    assert demo.said().strip() == said
+
+
+def test_each_needs_a_port_of_its_own(demo: Demo) -> None:
+    demo.knock = demo.page
+    assert demo.start().wait(20) == 1
+    assert "need a port each" in demo.said()
+    assert "Traceback" not in demo.said()
+
+
+def test_settings_for_other_machines_are_left_alone(demo: Demo) -> None:
+    config = demo.folder / "knocker.yaml"
+    config.write_text(
+        'server: {trusted_proxies: ["172.30.53.2"]}\napi_keys: [{key: own-key-0123456789-abcd, ttl: 60}]\n'
+    )
+    assert demo.start().wait(20) == 1
+    assert "make run CONFIG=.demo/knocker.yaml" in demo.said()
+    demo.start(CONFIG=".demo/knocker.yaml")
+    eventually(lambda: "Ctrl-C" in demo.said(), "the demo says what to try", 30)
+    assert demo.end() == 0
