@@ -121,11 +121,11 @@ class SilentAccount:
     warnings: tuple[str, ...] = ()
 
 
-def account(url: str | None, key_file: str | None, environ: Mapping[str, str]) -> Account:
-    """Each of the two from its option, else the environment, else client.yaml; raises Failed."""
+def account(url: str | None, key_file: str | None, environ: Mapping[str, str], named: str = "--url") -> Account:
+    """Each of the two from its option, which is `named` so, else the environment, else client.yaml; raises Failed."""
     sources = _Sources(environ)
     key_source, key = sources.key(key_file, bool(url is not None or environ.get("KNOCKER_URL")))
-    url_source, url_text = sources.url(url)
+    url_source, url_text = sources.url(url, named)
     if url_text is None or not key:
         raise _nothing(url_text is not None, sources.path)
     try:
@@ -190,10 +190,10 @@ class _Sources:
             self._filed = _filed(self.path, self.warnings)
         return self._filed
 
-    def url(self, option: str | None) -> tuple[str, str | None]:
+    def url(self, option: str | None, named: str) -> tuple[str, str | None]:
         """The gate's address, and where it stands."""
         if option is not None:
-            return "--url", option
+            return named, option
         if self.environ.get("KNOCKER_URL"):
             return "$KNOCKER_URL", self.environ["KNOCKER_URL"]
         return f"{self.path}: url", self.filed.get("url")

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import click
+from click import types
 
 from knocker import __version__, knocking, remote
 from knocker.copying import store
@@ -23,10 +24,21 @@ from knocker.settings import Faulty, Server, Settings, chosen_path, load
 def _usage(error: click.UsageError) -> str:
     """What was wrong, without the value that was: it may be a key."""
     if isinstance(error, click.BadParameter) and error.param is not None:
-        return f"{error.param.get_error_hint(error.ctx) if error.ctx else error.param.name}: not such a value"
+        name = str(error.param.get_error_hint(error.ctx) if error.ctx else error.param.name).strip("'")
+        return f"{name}: {_wanted(error, error.param.type)}"
     if "extra argument" in error.format_message():
         return "an argument too many"
     return error.format_message()
+
+
+def _wanted(error: click.BadParameter, kind: click.ParamType[Any]) -> str:
+    if isinstance(error, click.MissingParameter):
+        return "it is missing"
+    if isinstance(kind, click.IntRange):
+        return f"expected a whole number from {kind.min} to {kind.max}"
+    if isinstance(kind, click.Choice):
+        return f"expected one of {', '.join(kind.choices)}"
+    return error.message if isinstance(kind, types.StringParamType) else "not such a value"  # a text's fault is ours
 
 
 class _Commands(click.Group):
@@ -35,6 +47,9 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            sys.exit(USAGE)
         except Failed as failed:
             fail(failed.status, failed.error, failed.hint)
         except click.UsageError as error:
@@ -89,6 +104,15 @@ def _checked(path: str) -> Settings:
     return settings
 
 
+def _missing_folders(settings: Settings) -> list[tuple[str, str]]:
+    """Where a Knocker on this very machine could store nothing."""
+    paths = {} if settings.storage.shared else {"whitelist.storage_path": settings.storage.storage_path}
+    if settings.udp.enabled:
+        paths["udp.state_path"] = settings.udp.state_path
+    folders = {setting: os.path.dirname(os.path.abspath(path)) for setting, path in paths.items()}
+    return [(setting, folder) for setting, folder in folders.items() if not os.path.isdir(folder)]
+
+
 @main.command()
 @click.argument("file", required=False)
 def check(file: str | None) -> None:
@@ -98,6 +122,8 @@ def check(file: str | None) -> None:
     """
     path = chosen_path(file, os.environ)
     settings = _checked(path)
+    for setting, folder in _missing_folders(settings):
+        say("warning", f"{setting}: {folder} is not there: right if a container has it, else name a folder of yours")
     click.echo(f"{path} is fine: {len(settings.keys)} key{'s' if len(settings.keys) != 1 else ''}")
 
 
@@ -135,7 +161,8 @@ def reload(config: str | None, as_json: bool) -> None:
     except PermissionError:
         hint = "run this as the user that runs Knocker, or as root"
         raise Failed(REFUSED, f"no permission to signal Knocker (pid {pid})", hint) from None
-    click.echo(json.dumps({"pid": pid}) if as_json else f"asked Knocker (pid {pid}) to read its settings again")
+    asked = f"asked Knocker (pid {pid}) to read its settings again; its log says what came of it"
+    click.echo(json.dumps({"pid": pid}) if as_json else asked)
 
 
 _INSIDE = "run this where Knocker runs, e.g. docker compose exec knocker knocker reload"
@@ -223,7 +250,8 @@ def health(config: str | None, url: str | None) -> None:
         connection.request("GET", "/health", headers={"Host": "localhost"})
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        fail(NO_ANSWER, f"no answer from {server.where}: {error}", "is Knocker running?")
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        fail(NO_ANSWER, f"no answer from {server.where}: {why}", "is Knocker running?")
     finally:
         connection.close()
     if status != 200:

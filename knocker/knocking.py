@@ -67,14 +67,14 @@ def _network(_: click.Context, __: click.Parameter, value: str | None) -> Networ
     try:
         return Network.parse(value) if value is not None else None
     except ValueError as error:
-        raise click.BadParameter(f"not an address or network: {error}") from None
+        raise click.BadParameter(f"expected an address or a network; this is {error}") from None
 
 
 def _host(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     try:
         return parse_name(value) if value is not None else None
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+    except ValueError:
+        raise click.BadParameter("expected a host name") from None
 
 
 ttl_option = click.option("--ttl", metavar="SECONDS", type=click.IntRange(1, 0xFFFFFFFF), help="Ask for so long.")
@@ -84,7 +84,7 @@ host_option = click.option("--host", metavar="NAME", callback=_host, help="Only 
 
 def _realm(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     if value and not value.isprintable():
-        raise click.BadParameter("not a text on one line")
+        raise click.BadParameter("expected a text on one line")
     return value
 
 
@@ -133,7 +133,7 @@ def knock(
     if udp is None:
         if host is not None or realm is not None:
             raise Failed(USAGE, "--host and --realm are for packets: use --udp too")
-        account = known_account(gate or url, key_file)
+        account = known_account(gate or url, key_file, "--url" if gate is None else "URL")
         once = _over_http(account, options)
         candidates = partial(resolve, account.where)
     else:
@@ -279,7 +279,6 @@ def _tell_opened(opened: dict[str, Opened], faults: dict[str, Failed], options: 
         raise as_one(faults)
     tell_faults(faults, len(opened))
     refused = {family: failed for family, failed in faults.items() if failed.status == REFUSED}
-    _confirm(options, opened)
     if options.as_json:
         rows = [
             {"whitelisted_entry": found.entry, "expires_at": found.expires_at, "expires_in_seconds": found.left}
@@ -290,8 +289,11 @@ def _tell_opened(opened: dict[str, Opened], faults: dict[str, Failed], options: 
     else:
         for found in opened.values():
             click.echo(f"open: {printable(found.entry)}, {time_left(found.left)} left")
-    left = float(min(found.left for found in opened.values()))
-    return Knocked(left, as_one(refused) if refused else None)
+    left = min(found.left for found in opened.values())
+    if options.ttl is not None and left < options.ttl - 1:
+        say("hint", f"{options.ttl} s were asked for; the key's max_ttl, or its end, allows no more than this")
+    _confirm(options, opened)
+    return Knocked(float(left), as_one(refused) if refused else None)
 
 
 # --- By packet -------------------------------------------------------------------------------------------------------
@@ -314,13 +316,13 @@ def _over_udp(
         if not sent:
             raise as_one(faults)
         tell_faults(faults, len(sent))
-        _confirm(options, sent)
         if options.as_json:
             rows = [{"family": family, "to": one.to, "for": one.entry} for family, one in sent.items()]
             click.echo(json.dumps({"sent": rows, "no_answer": list(faults)}))
         else:
             for family, one in sent.items():
                 click.echo(f"sent over {family} to {one.to}, for {one.entry}; a gate never answers")
+        _confirm(options, sent)
         return Knocked(float(options.ttl or 0), None)
 
     return once
@@ -353,7 +355,7 @@ def _keep(once: Callable[[], Knocked], candidates: Callable[[], list[Candidate]]
         return knocked.left
 
     def told(failed: Failed, wait: float) -> None:
-        say("warning", f"{failed.error}; trying again in {time_left(round(wait))}")
+        say("warning", f"{failed.error.rstrip('.')}; trying again in {time_left(round(wait))}")
 
     def own() -> Any:
         try:

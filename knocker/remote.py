@@ -32,9 +32,9 @@ def reaching(command: _Command) -> _Command:
     return command
 
 
-def known_account(url: str | None, key_file: str | None) -> Account:
-    """The gate and the key, with what is to be said of them said; raises Failed."""
-    found = account(url, key_file, os.environ)
+def known_account(url: str | None, key_file: str | None, named: str = "--url") -> Account:
+    """The gate and the key, with what is to be said of them said; raises Failed. `named`: where `url` comes from."""
+    found = account(url, key_file, os.environ, named)
     for warning in found.warnings:
         say("warning", warning)
     return found
@@ -171,7 +171,9 @@ def refusal(caller: Account, answer: Answer) -> Failed:
     if error is None:
         return stranger(caller, answer)
     hint = ""
-    if answer.status == 401:
+    if answer.status == 400 and error.startswith(("Could not", "Forwarded")):
+        hint = "the log of the gate says why, and which setting mends it"
+    elif answer.status == 401:
         hint = f"the key came from {caller.key_source}"
     elif answer.status == 429:
         hint = f"try again in {printable(answer.headers.get('Retry-After', 'some'))} seconds"
@@ -193,8 +195,9 @@ def stranger(caller: Account, answer: Answer) -> Failed:
     if answer.status in (401, 403):
         hint = "it may be a site behind the gate, or another login in front; --url is Knocker's own address"
     words = f"{caller.where} answered {answer.status}, and not as Knocker does"
-    # A proxy that cannot reach its Knocker just now.
-    return Failed(REFUSED, words, hint, answer.status in (500, 502, 503, 504))
+    if answer.status in (502, 503, 504):
+        return Failed(NO_ANSWER, words, "a proxy is there, and cannot reach its Knocker")
+    return Failed(REFUSED, words, hint, answer.status == 500)
 
 
 def _redirect(caller: Account, answer: Answer) -> Failed:

@@ -858,8 +858,8 @@ def test_the_shorter_of_two_families_decides_when(
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        pytest.param(FULL, "the gate refused: The whitelist is full.", id="full"),
-        pytest.param(OFTEN, "the gate refused: Too many knock attempts.", id="too often"),
+        pytest.param(FULL, "the gate refused: The whitelist is full", id="full"),
+        pytest.param(OFTEN, "the gate refused: Too many knock attempts", id="too often"),
         pytest.param(b"", "no answer from 127.0.0.1 port ", id="no answer"),
     ],
 )
@@ -872,7 +872,10 @@ def test_whoever_stays_waits_for_what_passes(
     assert len(stub.asked) == 4
     lines = result.stderr.splitlines()
     assert len(lines) == 2
-    assert all(re.fullmatch(f"knocker: warning: {re.escape(said)}.*; trying again in [1-4]s", line) for line in lines)
+    assert all(
+        re.fullmatch(f"knocker: warning: {re.escape(said.rstrip('.'))}.*; trying again in [1-4]s", line)
+        for line in lines
+    )
 
 
 @pytest.mark.parametrize(
@@ -1006,3 +1009,39 @@ def test_no_secret_is_on_the_command_line_of_a_process(gate: MakeGate, home: Pat
     finally:
         staying.kill()
         staying.communicate()
+
+
+def test_less_time_than_was_asked_for_is_told(gate: MakeGate, run: Run) -> None:
+    result = run("knock", "--ttl", "99999", url=gate(OPEN).url)
+    assert result.exit_code == 0
+    assert "hint: 99999 s were asked for; the key's max_ttl, or its end, allows no more than this" in result.stderr
+    assert "hint" not in run("knock", "--ttl", str(LEFT + 1), url=gate(OPEN).url).stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["knock", "--ttl", "1h"], "--ttl: expected a whole number from 1 to 4294967295"),
+        (["knock", "--ip", "198.51.100.300"], "--ip: expected an address or a network; this is not an IPv4 address"),
+        (["knock", "--udp", "a.example", "--host", "a b"], "--host: expected a host name"),
+        (["doctor"], "URL: it is missing"),
+        (["doctor", "--proxy", "iis", "https://a.example"], "--proxy: expected one of caddy, nginx, traefik"),
+        (["knock", "127.0.0.1:8000"], "URL: an address begins with https:// or http://"),
+        (["knock", "--url", "127.0.0.1:8000"], "--url: an address begins with https:// or http://"),
+    ],
+)
+def test_a_wrong_argument_is_told_with_what_is_wanted(run: Run, args: list[str], said: str) -> None:
+    result = run(*args)
+    assert result.exit_code == 2
+    assert f"knocker: error: {said}" in result.stderr
+
+
+def test_a_group_without_a_command_shows_its_help(run: Run) -> None:
+    result = run("store")
+    assert (result.exit_code, "error:" in result.output) == (2, False)
+    assert "copy" in result.output
+
+
+def test_what_was_opened_is_told_before_it_is_confirmed(gate: MakeGate, run: Run) -> None:
+    result = run("knock", "--confirm", gate(PAGE).url, url=gate(OPEN).url)
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["open", "confirmed"]

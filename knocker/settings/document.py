@@ -63,6 +63,7 @@ _HINTS = {
     r"'\t'": "indent with spaces, not with a tab",
     "cannot start any token": "a text that begins so needs quotes",
     "mapping values are not allowed": "a text with a colon needs quotes, and all names of one mapping the same indent",
+    "could not find expected ':'": "a name without a colon, in this line or the one before",
     "expected <block end>": "all names of one mapping need the same indent",
     "unexpected end of stream": "a quote or a bracket is not closed",
 }

@@ -132,7 +132,7 @@ def test_reload_has_the_settings_read_again(start: Start, tmp_path: Path) -> Non
     assert knocker.knock("203.0.113.7", LAPTOP).status == 401
     knocker.configure(settings(phone(), laptop()))
     ended = run(tmp_path, "reload", "--config", str(knocker.config))
-    said = f"asked Knocker (pid {knocker.pid}) to read its settings again\n"
+    said = f"asked Knocker (pid {knocker.pid}) to read its settings again; its log says what came of it\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, said, "")
     eventually(lambda: RELOADED in knocker.log, "the log says that they were")
     assert knocker.knock("203.0.113.7", LAPTOP).status == 200
@@ -317,3 +317,13 @@ def test_a_wrong_use_of_what_asks_is_status_2(tmp_path: Path, args: list[str]) -
     ended = run(tmp_path, *args, **environment)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert PHONE not in ended.stderr
+
+
+def test_a_folder_that_is_not_there_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "knocker.yaml").touch(mode=0o600)
+    (tmp_path / "knocker.yaml").write_text(
+        f"whitelist: {{storage_path: /nowhere/whitelist.json}}\napi_keys: [{{key: {PHONE}, ttl: 60}}]\n"
+    )
+    done = run(tmp_path, "check")
+    assert (done.returncode, done.stdout) == (0, "knocker.yaml is fine: 1 key\n")
+    assert "knocker: warning: whitelist.storage_path: /nowhere is not there: right if a container has it" in done.stderr

@@ -70,6 +70,11 @@ MISTAKES = {
         "my: phone",
         "not valid YAML: mapping values are not allowed here; a text with a colon needs quotes",
     ),
+    "no colon": (
+        "    ttl: 3600",
+        "    ttl 3600\n    max_ttl: 7200",
+        "a name without a colon, in this line or the one before",
+    ),
     "an open quote": (f'{KEY}"', KEY, "a quote or a bracket is not closed"),
     "twice": ("security:", "server:", "the setting server stands here a second time"),
     "too far to the right": (
