@@ -87,6 +87,51 @@ class Grant:
         return int(min(self.expires_at, now.wall + self.seconds_left(now)))
 
 
+def first(grant_id: str, wish: Wish, key: Key, now: Moment) -> Grant:
+    """What a knock leaves where its key has no grant for that yet."""
+    lasting = key.lasting(wish.ttl, now.wall)
+    return Grant(
+        grant_id,
+        *wish.network.parts,
+        key=key.name,
+        mark=_mark(wish, key),
+        via=wish.via,
+        hosts=_hosts(wish, key),
+        created_at=now.wall,
+        last_knock_at=now.wall,
+        expires_at=now.wall + lasting,
+        boot_ends_at=now.boot + lasting,
+    )
+
+
+def renewed(held: Grant, wish: Wish, key: Key, now: Moment) -> Grant:
+    """What it leaves of the key's own grant; only a knock that names its ttl shortens that (contract 3.3)."""
+    lasting = key.lasting(wish.ttl, now.wall)
+    wall, boot = now.wall + lasting, now.boot + lasting
+    if not wish.ttl_named:
+        wall, boot = max(wall, held.expires_at), max(boot, held.boot_ends_at)
+    return replace(
+        held,
+        mark=_mark(wish, key),
+        # A grant that used the right to open any address stays one that needs it.
+        via=Via.REMOTE if Via.REMOTE in (held.via, wish.via) else wish.via,
+        hosts=_hosts(wish, key),
+        last_knock_at=now.wall,
+        expires_at=wall,
+        boot_ends_at=boot,
+    )
+
+
+def _mark(wish: Wish, key: Key) -> str:
+    if wish.packet:
+        return key.udp_mark or ""
+    return key.mark
+
+
+def _hosts(wish: Wish, key: Key) -> Scope | None:
+    return key.hosts if wish.host is None else Scope.of_one(wish.host)
+
+
 @dataclass(frozen=True, slots=True)
 class Own:
     """What DELETE /knock closes: all that this key's knocks from `address` left, or would leave.

@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from knocker.core.addresses import Address, Extent, Network, NetworkMap, Networks
 from knocker.core.change import Change, Event
 from knocker.core.crowds import Crowd, Crowds, place_of, surplus
-from knocker.core.grant import Choice, Grant, Via, Wish, fitted, lost_right, objection
-from knocker.core.hosts import Scope
+from knocker.core.grant import Choice, Grant, Via, Wish, first, fitted, lost_right, objection, renewed
 from knocker.core.keys import Key, Keyring
 from knocker.core.knock import Forbidden
 from knocker.core.moment import Moment
@@ -68,7 +67,7 @@ class Whitelist:
         """
         key = self._rechecked(wish, now)
         owner = (key.name, wish.network, wish.host)
-        held = self._held(*owner)
+        held = self.held(*owner)
         if held is not None and not held.lives(now):
             self._end(held, Event.EXPIRED)
             held = None
@@ -80,7 +79,7 @@ class Whitelist:
             # The latter made room for itself by grants that now stay: the knock after it has another reach.
             self._check_room(owner, len(displaced), now)
         known = planned.grant if planned is not None else held
-        grant = self._renewed(known, wish, key, now) if known is not None else self._fresh(wish, key, now)
+        grant = renewed(known, wish, key, now) if known is not None else first(self._new_id(), wish, key, now)
         grant = fitted(grant, self.keyring, now)
         self._check_allowed(grant, key)
         plan = Plan(grant, displaced)
@@ -98,7 +97,7 @@ class Whitelist:
         For a store that decides itself what becomes of it; nothing is planned.
         """
         key = self._rechecked(wish, now)
-        grant = fitted(self._fresh(wish, key, now), self.keyring, now)
+        grant = fitted(first(self._new_id(), wish, key, now), self.keyring, now)
         self._check_allowed(grant, key)
         return key, grant
 
@@ -122,7 +121,7 @@ class Whitelist:
     def _size(self, but: _Owner) -> int:
         """How many there will be once all is stored that is planned, but for the plan of one owner."""
         plans = {owner: plan for owner, plan in self._planned.items() if owner != but}
-        fresh = sum(self._held(*owner) is None for owner in plans)
+        fresh = sum(self.held(*owner) is None for owner in plans)
         leaving = [grant for plan in plans.values() for grant in plan.displaces]
         return len(self) + fresh - sum(self._held_like(grant) is not None for grant in leaving)
 
@@ -145,38 +144,6 @@ class Whitelist:
             raise Crowded
         return displaced
 
-    def _fresh(self, wish: Wish, key: Key, now: Moment) -> Grant:
-        lasting = key.lasting(wish.ttl, now.wall)
-        return Grant(
-            self._new_id(),
-            *wish.network.parts,
-            key=key.name,
-            mark=_mark(wish, key),
-            via=wish.via,
-            hosts=_hosts(wish, key),
-            created_at=now.wall,
-            last_knock_at=now.wall,
-            expires_at=now.wall + lasting,
-            boot_ends_at=now.boot + lasting,
-        )
-
-    @staticmethod
-    def _renewed(held: Grant, wish: Wish, key: Key, now: Moment) -> Grant:
-        lasting = key.lasting(wish.ttl, now.wall)
-        wall, boot = now.wall + lasting, now.boot + lasting
-        if not wish.ttl_named:
-            wall, boot = max(wall, held.expires_at), max(boot, held.boot_ends_at)
-        return replace(
-            held,
-            mark=_mark(wish, key),
-            # A grant that used the right to open any address stays one that needs it.
-            via=Via.REMOTE if Via.REMOTE in (held.via, wish.via) else wish.via,
-            hosts=_hosts(wish, key),
-            last_knock_at=now.wall,
-            expires_at=wall,
-            boot_ends_at=boot,
-        )
-
     def settle(self, plan: Plan, now: Moment) -> Grant | None:
         """Make a planned grant count; None when it was closed, or planned anew, in the meantime.
 
@@ -186,10 +153,8 @@ class Whitelist:
         if self._planned.get(owner) is not plan:
             return None
         del self._planned[owner]
-        event = Event.EXTENDED if self._held(*owner) is not None else Event.OPENED
         grant = fitted(plan.grant, self.keyring, now)
-        self._keep(grant)
-        self._tell(Change(event, grant))
+        self._tell(self._kept(grant, ""))
         self.close(plan.displaces, _MADE_ROOM)
         self._trim((grant.key, grant.bits), now)
         return grant
@@ -211,16 +176,11 @@ class Whitelist:
 
     # What a store says that is not ours alone.
 
-    def held(self, key: str | None, network: Network, host: str | None) -> Grant | None:
-        """The grant of this owner, whether it lives or not."""
-        return self._held(key, network, host)
-
     def adopt(self, grant: Grant, why: str, quiet: bool = False) -> None:
         """Let a grant count that was stored elsewhere; nobody is told where `quiet`."""
-        event = Event.EXTENDED if self._held_like(grant) is not None else Event.OPENED
-        self._keep(grant)
+        change = self._kept(grant, why)
         if not quiet:
-            self._tell(Change(event, grant, why))
+            self._tell(change)
 
     def reorder(self) -> None:
         """Let max_addresses go by the times of the grants, which did not come in their order."""
@@ -279,7 +239,7 @@ class Whitelist:
         self.expire(now)
         for owner, plan in tuple(self._planned.items()):
             why = self._objection(plan.grant, forbidden)
-            if why and self._held(*owner) is None:
+            if why and self.held(*owner) is None:
                 self._end(plan.grant, Event.CLOSED, why)
             elif why:
                 self.abandon(plan)
@@ -314,14 +274,15 @@ class Whitelist:
 
     # The tables.
 
-    def _held(self, name: str | None, extent: Extent, host: str | None) -> Grant | None:
+    def held(self, name: str | None, extent: Extent, host: str | None) -> Grant | None:
+        """The grant of this owner, whether it lives or not."""
         for grant in self._at.at(extent):
             if grant.key == name and grant.host == host:
                 return grant
         return None
 
     def _held_like(self, grant: Grant) -> Grant | None:
-        return self._held(grant.key, grant, grant.host)
+        return self.held(grant.key, grant, grant.host)
 
     def _keep(self, grant: Grant) -> None:
         held = self._held_like(grant)
@@ -329,6 +290,14 @@ class Whitelist:
             self._forget(held)
         self._at.add(grant, grant)
         self._crowds.add(grant, self.keyring)
+
+    def _kept(self, grant: Grant, why: str) -> Change:
+        """Keep it; what that is, for followers."""
+        held = self._held_like(grant)
+        self._keep(grant)
+        if held is not None and grant.expires_at < held.expires_at:
+            why = f"{why}, {_SHORTER}" if why else _SHORTER
+        return Change(Event.EXTENDED if held is not None else Event.OPENED, grant, why)
 
     def _replace(self, held: Grant, grant: Grant) -> None:
         self._at.discard(held, held)
@@ -342,7 +311,7 @@ class Whitelist:
         owner = _owner(grant)
         # A knock that is being stored outlives the end of the grant that it renews.
         planned = self._planned.pop(owner, None) if event is Event.CLOSED else None
-        held = self._held(*owner)
+        held = self.held(*owner)
         if held is not None:
             self._forget(held)
         if held is not None or planned is not None:
@@ -355,18 +324,9 @@ class Whitelist:
 
 
 _SOME = 100  # grants that are looked at together for one whose time is over
+_SHORTER = "its knock asked for less time than was left"
 _MADE_ROOM = "it made room for a newer address: its key has max_addresses"
 
 
 def _owner(grant: Grant) -> _Owner:
     return grant.key, grant.network, grant.host
-
-
-def _mark(wish: Wish, key: Key) -> str:
-    if wish.packet:
-        return key.udp_mark or ""
-    return key.mark
-
-
-def _hosts(wish: Wish, key: Key) -> Scope | None:
-    return key.hosts if wish.host is None else Scope.of_one(wish.host)

@@ -388,6 +388,19 @@ def test_followers_are_told_of_every_change_once() -> None:
     assert "api_keys" in told[-1].why
 
 
+def test_followers_are_told_of_a_knock_that_shortened_its_grant() -> None:
+    whitelist = make()
+    told: list[Change] = []
+    whitelist.followers.append(told.append)
+    for asked in (wish(), wish(ttl=50), wish(ttl=50, named=True)):
+        knock(whitelist, asked)
+    assert [(change.event, change.why) for change in told] == [
+        (Event.OPENED, ""),
+        (Event.EXTENDED, ""),
+        (Event.EXTENDED, "its knock asked for less time than was left"),
+    ]
+
+
 def test_what_was_restored_is_not_told() -> None:
     source, whitelist = make(), make()
     knock(source, wish())
