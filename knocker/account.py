@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,9 @@ from knocker.settings.files import OPEN_TO_OTHERS, contents
 from knocker.settings.place import Complaints, Place, Read, section
 
 UDP_PORT = 62201
+TYPED = "what was typed"  # where a key was found that was asked for
+
+Prompt = Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +124,29 @@ class SilentAccount:
     warnings: tuple[str, ...] = ()
 
 
-def account(url: str | None, key_file: str | None, environ: Mapping[str, str], named: str = "--url") -> Account:
-    """Each of the two from its option, which is `named` so, else the environment, else client.yaml; raises Failed."""
+def account(
+    url: str | None,
+    key_file: str | None,
+    environ: Mapping[str, str],
+    named: str = "--url",
+    prompt: Prompt | None = None,
+) -> Account:
+    """Each of the two from its option, which is `named` so, else the environment, else client.yaml; raises Failed.
+
+    `prompt` asks for a key that is nowhere.
+    """
     sources = _Sources(environ)
     key_source, key = sources.key(key_file, bool(url is not None or environ.get("KNOCKER_URL")))
     url_source, url_text = sources.url(url, named)
-    if url_text is None or not key:
+    if url_text is None or not (key or prompt):
         raise _nothing(url_text is not None, sources.path)
     try:
         where = read_url(url_text)
     except ValueError as error:
         raise Failed(USAGE, f"{url_source}: {error}") from None
+    if not key and prompt is not None:
+        key_source, key = TYPED, prompt()
+    key = key or ""
     sources.check(key_source, key)
     if where.in_clear:
         sources.warnings.append(f"{url_source}: over http:// the key travels in clear text; use https:// where you can")
@@ -139,7 +154,11 @@ def account(url: str | None, key_file: str | None, environ: Mapping[str, str], n
 
 
 def silent_account(
-    target: str | None, realm: str | None, key_file: str | None, environ: Mapping[str, str]
+    target: str | None,
+    realm: str | None,
+    key_file: str | None,
+    environ: Mapping[str, str],
+    prompt: Prompt | None = None,
 ) -> SilentAccount:
     """The same for datagrams. `target`: HOST or HOST:PORT of the option, None for client.yaml's; raises Failed."""
     sources = _Sources(environ)
@@ -151,7 +170,9 @@ def silent_account(
         host, port = filed["host"], filed.get("port", UDP_PORT)
     else:
         raise Failed(USAGE, "which gate?", f"put host into {sources.path}, below udp, or use --udp HOST:PORT")
-    if not key:
+    if not key and prompt is not None:
+        key_source, key = TYPED, prompt()
+    elif not key:
         raise _nothing(True, sources.path)
     sources.check(key_source, key)
     if not well_formed(key):

@@ -26,6 +26,7 @@ from knocker.remote import (
     chosen,
     known_account,
     over_each_family,
+    prompt,
     reaching,
     refusal,
     stranger,
@@ -233,7 +234,7 @@ def packet(
 
 
 def _known_silent(target: str | None, realm: str | None, key_file: str | None) -> SilentAccount:
-    found = silent_account(target, realm, key_file, os.environ)
+    found = silent_account(target, realm, key_file, os.environ, prompt())
     for warning in found.warnings:
         say("warning", warning)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -32,9 +33,25 @@ def reaching(command: _Command) -> _Command:
     return command
 
 
+def prompt() -> Callable[[], str] | None:
+    """What asks a person for a key, without showing it; None where nobody is there to be asked."""
+    if not (sys.stdin and sys.stdin.isatty()):
+        return None
+
+    def typed() -> str:
+        from getpass import getpass
+
+        try:
+            return getpass("key: ").strip()
+        except EOFError:
+            return ""
+
+    return typed
+
+
 def known_account(url: str | None, key_file: str | None, named: str = "--url") -> Account:
     """The gate and the key, with what is to be said of them said; raises Failed. `named`: where `url` comes from."""
-    found = account(url, key_file, os.environ, named)
+    found = account(url, key_file, os.environ, named, prompt())
     for warning in found.warnings:
         say("warning", warning)
     return found

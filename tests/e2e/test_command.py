@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -327,3 +329,29 @@ def test_a_folder_that_is_not_there_is_warned_of(tmp_path: Path) -> None:
     done = run(tmp_path, "check")
     assert (done.returncode, done.stdout) == (0, "knocker.yaml is fine: 1 key\n")
     assert "knocker: warning: whitelist.storage_path: /nowhere is not there: right if a container has it" in done.stderr
+
+
+def test_a_key_that_is_nowhere_is_asked_for_on_a_terminal_and_not_shown(make: Start, tmp_path: Path) -> None:
+    knocker = make({"server": {"allow_loopback_clients": True}, "api_keys": [{"name": "me", "key": PHONE, "ttl": 60}]})
+    knocker.start()
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [str(SCRIPTS / "knocker"), "knock", f"http://127.0.0.1:{knocker.port}"],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        while b"key: " not in seen:
+            seen += os.read(ours, 1000)
+        os.write(ours, PHONE.encode() + b"\n")
+        with suppress(OSError):  # Linux says so where nobody has the other end any more
+            while part := os.read(ours, 1000):
+                seen += part
+        assert process.wait(20) == 0
+    os.close(ours)
+    assert b"open: 127.0.0.1, " in seen
+    assert PHONE.encode() not in seen
