@@ -123,7 +123,10 @@ def check(file: str | None) -> None:
     path = chosen_path(file, os.environ)
     settings = _checked(path)
     for setting, folder in _missing_folders(settings):
-        say("warning", f"{setting}: {folder} is not there: right if a container has it, else name a folder of yours")
+        say(
+            "warning",
+            f"{setting}: {folder} is not there: right where a container or systemd makes it, else name one of yours",
+        )
     click.echo(f"{path} is fine: {len(settings.keys)} key{'s' if len(settings.keys) != 1 else ''}")
 
 

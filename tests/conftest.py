@@ -25,7 +25,7 @@ hypothesis.settings.load_profile("long" if LONG else "share")
 
 # Of areas that start many processes `make test` runs so many tests in a hundred: always the same ones, and one of each
 # file. Whoever names tests with :: gets those.
-SHARES = {"tests/cluster": 15, "tests/e2e": 35, "tests/faults": 40, "tests/page": 25, "tests/proxies": 25}
+SHARES = {"tests/cluster": 12, "tests/e2e": 30, "tests/faults": 35, "tests/page": 20, "tests/proxies": 17}
 
 
 class Errors:

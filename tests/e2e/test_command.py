@@ -328,7 +328,7 @@ def test_a_folder_that_is_not_there_is_warned_of(tmp_path: Path) -> None:
     )
     done = run(tmp_path, "check")
     assert (done.returncode, done.stdout) == (0, "knocker.yaml is fine: 1 key\n")
-    assert "knocker: warning: whitelist.storage_path: /nowhere is not there: right if a container has it" in done.stderr
+    assert "knocker: warning: whitelist.storage_path: /nowhere is not there: right where a container" in done.stderr
 
 
 def test_a_key_that_is_nowhere_is_asked_for_on_a_terminal_and_not_shown(make: Start, tmp_path: Path) -> None:
