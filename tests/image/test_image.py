@@ -177,7 +177,7 @@ def test_it_serves_on_a_read_only_root_reloads_and_forgets_nothing(gate: Gate) -
     assert gate.ask("GET", "/verify", "203.0.113.7")[0] == 200
 
     gate.write(ttl=900)
-    assert gate.do("exec", "knocker", "reload") == "asked Knocker (pid 1) to read its settings again"
+    assert gate.do("exec", "knocker", "reload").startswith("asked Knocker (pid 1) to read its settings again")
     eventually(lambda: "the settings were reloaded" in gate.log, "reloaded")
     assert json.loads(gate.ask("POST", "/knock", "203.0.113.8")[1])["expires_in_seconds"] == 900
 
