@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,14 @@ def test_every_promise_of_the_threat_model_names_its_tests() -> None:
     rows = re.findall(r"^\| [0-9]+ \| .* \| (.*) \|$", (ROOT / "docs/threat-model.md").read_text(), re.MULTILINE)
     assert len(rows) == 11
     assert all(row.count("`tests/") for row in rows)
+
+
+def test_every_dependency_is_named_with_its_range() -> None:
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    extras = settings["options.extras_require"]
+    needed = [settings["options"]["install_requires"], extras["redis"], extras["demo"]]
+    wanted = {line for text in needed for line in text.split("\n") if line}
+    page = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\S+)(?: \([\w, ]+\))? \| (>=\S+, <\S+) \| ", page, re.MULTILINE)
+    assert {f"{name} {versions}" for name, versions in rows} == wanted

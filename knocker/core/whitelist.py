@@ -295,7 +295,8 @@ class Whitelist:
         """Keep it; what that is, for followers."""
         held = self._held_like(grant)
         self._keep(grant)
-        if held is not None and grant.expires_at < held.expires_at:
+        # On the clock that nobody sets, and beyond what two clocks drift.
+        if held is not None and grant.boot_ends_at < held.boot_ends_at - 1:
             why = f"{why}, {_SHORTER}" if why else _SHORTER
         return Change(Event.EXTENDED if held is not None else Event.OPENED, grant, why)
 

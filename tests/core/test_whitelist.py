@@ -401,6 +401,16 @@ def test_followers_are_told_of_a_knock_that_shortened_its_grant() -> None:
     ]
 
 
+def test_no_knock_is_told_to_shorten_a_grant_when_only_a_clock_did() -> None:
+    whitelist = make()
+    told: list[Change] = []
+    whitelist.followers.append(told.append)
+    knock(whitelist, wish(named=True))
+    knock(whitelist, wish(ttl=99, named=True), Moment(START.wall, START.boot + 0.5))
+    knock(whitelist, wish(named=True), Moment(START.wall - 3600, START.boot))
+    assert [change.why for change in told] == ["", "", ""]
+
+
 def test_what_was_restored_is_not_told() -> None:
     source, whitelist = make(), make()
     knock(source, wish())
