@@ -18,9 +18,9 @@ from knocker.client import Answer, Candidate, addresses, ask, own_address, resol
 from knocker.confirming import confirm, read_page
 from knocker.core import strictjson
 from knocker.core.addresses import Network
-from knocker.core.hosts import parse_name
 from knocker.core.printable import printable
 from knocker.faults import REFUSED, USAGE, Failed, say
+from knocker.knockoptions import host_option, ip_option, realm_option, ttl_option, udp_option
 from knocker.remote import (
     as_one,
     chosen,
@@ -62,38 +62,6 @@ class Options:
     only_6: bool
     confirm: str | None
     as_json: bool
-
-
-def _network(_: click.Context, __: click.Parameter, value: str | None) -> Network | None:
-    try:
-        return Network.parse(value) if value is not None else None
-    except ValueError as error:
-        raise click.BadParameter(f"expected an address or a network; this is {error}") from None
-
-
-def _host(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    try:
-        return parse_name(value) if value is not None else None
-    except ValueError:
-        raise click.BadParameter("expected a host name") from None
-
-
-ttl_option = click.option("--ttl", metavar="SECONDS", type=click.IntRange(1, 0xFFFFFFFF), help="Ask for so long.")
-ip_option = click.option("--ip", "network", metavar="ADDRESS", callback=_network, help="Open this address or network.")
-host_option = click.option("--host", metavar="NAME", callback=_host, help="Only this host of the key's, by packet.")
-
-
-def _realm(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    if value and not value.isprintable():
-        raise click.BadParameter("expected a text on one line")
-    return value
-
-
-udp_option = click.option(
-    "--udp", metavar="[HOST[:PORT]]", is_flag=False, flag_value="", help="By one silent packet instead."
-)
-_REALM = "The gate's udp.realm, instead of client.yaml's."
-realm_option = click.option("--realm", metavar="NAME", callback=_realm, help=_REALM)
 
 
 @click.command()
@@ -254,11 +222,18 @@ def _over_http(account: Account, options: Options) -> Callable[[], Knocked]:
             raise refusal(account, answer)
         return _opened(account, answer)
 
+    is_told = False  # that there is less time than was asked for
+
     def once() -> Knocked:
+        nonlocal is_told
         found = chosen(resolve(account.where), account.where.host, options.only_4, options.only_6)
-        if options.network is not None:  # it is the same whichever way it is asked for
-            return _tell_opened({"": act(found)}, {}, options)
-        return _tell_opened(*over_each_family(found, act), options)
+        # A network that is named is the same whichever way it is asked for.
+        done = over_each_family(found, act) if options.network is None else ({"": act(found)}, {})
+        knocked = _tell_opened(*done, options)
+        if options.ttl is not None and knocked.left < options.ttl - 1 and not is_told:
+            say("hint", f"{options.ttl} s were asked for; the key's max_ttl, or its end, allows no more than this")
+            is_told = True
+        return knocked
 
     return once
 
@@ -291,8 +266,6 @@ def _tell_opened(opened: dict[str, Opened], faults: dict[str, Failed], options: 
         for found in opened.values():
             click.echo(f"open: {printable(found.entry)}, {time_left(found.left)} left")
     left = min(found.left for found in opened.values())
-    if options.ttl is not None and left < options.ttl - 1:
-        say("hint", f"{options.ttl} s were asked for; the key's max_ttl, or its end, allows no more than this")
     _confirm(options, opened)
     return Knocked(float(left), as_one(refused) if refused else None)
 

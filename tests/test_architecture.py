@@ -87,8 +87,9 @@ ROOMS: dict[str, set[str]] = {
     "knocker.sending": {"knocker.core", "knocker.client", "knocker.faults"},
     "knocker.knocking": {
         *("knocker.core", "knocker.account", "knocker.client", "knocker.remote", "knocker.faults", "click"),
-        *("knocker.confirming", "knocker.keeping", "knocker.sending"),
+        *("knocker.confirming", "knocker.keeping", "knocker.knockoptions", "knocker.sending"),
     },
+    "knocker.knockoptions": {"knocker.core", "click"},
     "knocker.client": {"knocker", "knocker.core", "knocker.account", "knocker.faults"},
     "knocker.faults": {"click"},
     "knocker.descriptors": set(),

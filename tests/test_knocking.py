@@ -1045,3 +1045,10 @@ def test_a_group_without_a_command_shows_its_help(run: Run) -> None:
 def test_what_was_opened_is_told_before_it_is_confirmed(gate: MakeGate, run: Run) -> None:
     result = run("knock", "--confirm", gate(PAGE).url, url=gate(OPEN).url)
     assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["open", "confirmed"]
+
+
+def test_whoever_stays_is_told_of_less_time_once(gate: MakeGate, run: Run, moment: Moment) -> None:
+    stub = gate(lasting(100), lasting(100), lasting(100))
+    result = stay(run, moment, 190, "--ttl", "99999", url=stub.url)
+    assert len(stub.asked) == 3
+    assert result.stderr.count("99999 s were asked for") == 1
