@@ -630,6 +630,18 @@ def test_what_is_closed_while_a_write_is_prepared_is_not_written_nor_what_it_dis
     assert errors.events == []
 
 
+def test_a_write_of_many_knocks_leaves_turns_to_others(tmp_path: Path) -> None:
+    slow = Slow(tmp_path, SETTINGS)
+    slow.slow_down()
+    for number in range(5):
+        slow.knock(str(number), f"198.51.100.{number + 1}", "user")
+    slow.turn()
+    assert slow.answers == {}, "the share of one turn is used up by one of them"
+    for _ in range(60):
+        slow.turn()
+    assert slow.answers == dict.fromkeys("01234", "yes")
+
+
 def test_a_mistake_of_ours_leaves_nobody_waiting(world: World, errors: Errors, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(world)
     with monkeypatch.context() as broken:
